@@ -1,0 +1,1 @@
+"""Facts and rules of launching, pure: no I/O, no clock, no third-party client."""

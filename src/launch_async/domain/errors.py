@@ -1,0 +1,71 @@
+"""The exception tree, split by who must act.
+
+```
+LaunchError
+ ├─ ItemError      this item's user must act: the item fails, everything else goes on
+ ├─ Unavailable    somebody else, later: retried in adapters with jitter and an end
+ └─ AgentUnfit     a person must act now: the agent drains and exits with 3
+```
+"""
+
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    """Where an item failed, in the words of W&B's `failRunQueueItem` (launch-features.md R11)."""
+
+    AGENT = "agent"
+    BUILD = "build"
+    RUN = "run"
+
+
+class Reason(StrEnum):
+    """Stable codes for why an item ended, for people's alerts and for metrics' labels."""
+
+    SPEC_INVALID = "spec_invalid"
+    JOB_NOT_FOUND = "job_not_found"
+    JOB_INVALID = "job_invalid"
+    SOURCE_UNAVAILABLE = "source_unavailable"
+    TARGET_UNSUPPORTED = "target_unsupported"
+    RESOURCE_ARGS_INVALID = "resource_args_invalid"
+    IMAGE_NOT_FOUND = "image_not_found"
+    BUILD_FAILED = "build_failed"
+    LAUNCH_FAILED = "launch_failed"
+    BACKEND_UNAVAILABLE = "backend_unavailable"
+    START_TIMEOUT = "start_timeout"
+    NO_RUN = "no_run"
+    EXIT_CODE = "exit_code"
+    KILLED = "killed"
+    OUT_OF_MEMORY = "out_of_memory"
+    VANISHED = "vanished"
+    STOPPED = "stopped"
+    INTERNAL = "internal"
+
+
+class LaunchError(Exception):
+    """Root of every error that this package raises on purpose; its text may be shown to users."""
+
+
+class ItemError(LaunchError):
+    """This item cannot go on; the text names the thing and the remedy."""
+
+    def __init__(self, message: str, *, reason: Reason, stage: Stage = Stage.AGENT) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.stage = stage
+
+
+class Unavailable(LaunchError):  # noqa: N818 - a condition of others, named as such
+    """A service did not answer usefully; trying later may help."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class AgentUnfit(LaunchError):  # noqa: N818 - a condition of ours, named as such
+    """The agent cannot do its work (bad key, no such queue, broken state); a person must act."""
+
+
+class ConfigError(LaunchError):
+    """A setting is wrong: the text names the file, the line and the remedy. Exit code 2."""

@@ -1,0 +1,37 @@
+"""A job: what can be run, as its artifact describes it."""
+
+import msgspec
+
+
+class ArtifactSource(msgspec.Struct, frozen=True, tag="artifact"):
+    """Code kept in a W&B artifact."""
+
+    artifact_id: str
+
+
+class GitSource(msgspec.Struct, frozen=True, tag="git"):
+    """Code at one commit of a git remote."""
+
+    remote: str
+    commit: str
+
+
+class ImageSource(msgspec.Struct, frozen=True, tag="image"):
+    """Code inside a ready image."""
+
+    image: str
+
+
+Source = ArtifactSource | GitSource | ImageSource
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What an item resolves to. `entrypoint` is empty for images that bring their own."""
+
+    source: Source
+    entrypoint: tuple[str, ...] = ()
+    ref: str | None = None
+    """`entity/project/name:alias` that it was found under; None for a bare image."""
+    artifact_id: str | None = None
+    runtime: str | None = None
+    """Python version such as `3.11`; None when the job does not say."""

@@ -1,0 +1,1 @@
+"""What the agent needs of others: small Protocols, named for the caller's need."""

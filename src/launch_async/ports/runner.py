@@ -1,0 +1,97 @@
+"""Verbs on one backend that runs things."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from launch_async.domain.ids import ItemId, QueueRef, RunRef
+from launch_async.domain.run import RunHandle, RunStatus
+from launch_async.domain.secret import Secret
+
+
+class ImageWork(msgspec.Struct, frozen=True, kw_only=True):
+    """A ready image. An empty `entrypoint` keeps the image's own."""
+
+    image: str
+    entrypoint: tuple[str, ...] = ()
+
+
+class CodeWork(msgspec.Struct, frozen=True, kw_only=True):
+    """Code in a folder of its own with the environment that runs it, on this machine."""
+
+    directory: Path
+    """The run's own working copy; the process starts in it and may write to it."""
+    bin_directory: Path
+    """Folder that is first in the run's PATH, holding `python`."""
+    entrypoint: tuple[str, ...]
+
+
+Work = ImageWork | CodeWork
+
+
+class LaunchOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a backend needs to start one run."""
+
+    item_id: ItemId
+    queue: QueueRef
+    run: RunRef
+    identity: str
+    """The agent's lasting identity: labels carry it, so that another life finds its own runs."""
+    work: Work
+    args: tuple[str, ...]
+    environment: Mapping[str, str]
+    """What the run sees, beside what the resource config adds; no secrets."""
+    secrets: Mapping[str, Secret[str]]
+    """Environment variables that must not show in logs, argv, labels or files."""
+    resource_args: Mapping[str, Any]
+    """The resource config for this backend, macros filled."""
+
+
+class Runner(Protocol):
+    """One backend. Every verb may be repeated: twice does no harm.
+
+    Errors: `ItemError` when this run's user must act, `Unavailable` when the backend must.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short, stable, a label in metrics: `process`, `docker`."""
+        ...
+
+    async def check(self) -> None:
+        """Whether the backend can be used now.
+
+        Raises:
+            Unavailable: it cannot; the text says why and the remedy.
+        """
+        ...
+
+    async def launch(self, order: LaunchOrder) -> RunHandle:
+        """Start the run, or find it when an earlier call or life already did."""
+        ...
+
+    def watch(self, handle: RunHandle) -> AsyncGenerator[RunStatus, None]:
+        """Changes of the run's state; the last one has `end` set. Never ends without it."""
+        ...
+
+    async def cancel(self, handle: RunHandle, *, within_seconds: float) -> None:
+        """Ask the run to stop and make it stop after `within_seconds`; already gone is fine."""
+        ...
+
+    async def log_tail(self, handle: RunHandle, *, lines: int) -> tuple[str, ...]:
+        """The last `lines` lines of what the run printed, oldest first; () when nothing is left."""
+        ...
+
+    async def find(self, identity: str) -> Sequence[RunHandle]:
+        """Runs that this agent's earlier lives left on the backend, running or ended."""
+        ...
+
+    async def remove(self, handle: RunHandle) -> None:
+        """Clean up what an ended and reported run left behind; already gone is fine."""
+        ...
+
+    async def serve(self) -> None:
+        """Background work of the runner (one event stream, one list per interval); until cancelled."""
+        ...

@@ -1,0 +1,28 @@
+"""What the run service knows of runs: asked for many at once."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from launch_async.domain.ids import RunRef
+
+
+class RunView(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as W&B tracks it."""
+
+    state: str
+    """`pending`, `running`, `finished`, `failed`, `crashed`, `killed`, …"""
+    stop_requested: bool = False
+
+
+class RunDirectory(Protocol):
+    """Looks up runs."""
+
+    async def look_up(self, runs: Sequence[RunRef]) -> Mapping[RunRef, RunView]:
+        """What is known of each run; runs that do not exist are absent. One request for all.
+
+        Raises:
+            Unavailable: after its own retries.
+        """
+        ...
