@@ -1,0 +1,55 @@
+"""What a resolver is given: who asks, and the services that answer."""
+
+from datetime import UTC, datetime
+
+import msgspec
+from graphql import GraphQLResolveInfo
+
+from launch_async.server.blobs import Blobs
+from launch_async.server.settings import Settings
+from launch_async.server.store import Store
+from launch_async.server.urls import Urls
+
+
+class Viewer(msgspec.Struct, frozen=True, kw_only=True):
+    """The person behind a request."""
+
+    user_id: int
+    username: str
+    email: str | None
+    name: str
+    admin: bool
+    entities: tuple[str, ...]
+    """Names of the entities that this person is a member of, the personal one first."""
+
+    @property
+    def entity(self) -> str:
+        """The personal entity, taken when a client names none."""
+        return self.entities[0]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One authenticated request, as resolvers see it."""
+
+    viewer: Viewer
+    store: Store
+    blobs: Blobs
+    urls: Urls
+    settings: Settings
+
+    def now(self) -> datetime:
+        """Return the time, aware and in UTC."""
+        return utc_now()
+
+
+def utc_now() -> datetime:
+    """Return the time, aware and in UTC."""
+    return datetime.now(UTC)
+
+
+def request_of(info: GraphQLResolveInfo) -> Request:
+    """Return the request that a resolver runs for."""
+    request = info.context
+    if not isinstance(request, Request):
+        raise TypeError("a resolver ran without a request")
+    return request

@@ -1,0 +1,52 @@
+"""What a person may set about the control plane."""
+
+from pathlib import Path
+
+import msgspec
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How one server process listens and where it keeps things."""
+
+    data_dir: Path
+    """Folder of the database, the blobs and the signing secret. Made when it is missing."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Loopback by default: a key is all that guards the server."""
+
+    port: int = 8080
+    """Port to listen on; 0 takes a free one."""
+
+    listen: tuple[tuple[str, int], ...] = ()
+    """More (address, port) pairs, such as a Docker bridge, so that containers reach us."""
+
+    public_url: str | None = None
+    """Address that clients use, for links that we hand out. Default: each request's Host."""
+
+    database_url: str | None = None
+    """SQLAlchemy URL. Default: SQLite in `data_dir`."""
+
+    blobs_url: str | None = None
+    """Where blobs go: a folder, file://, s3://, gs:// or az://. Default: in `data_dir`."""
+
+    url_lifetime_seconds: int = 24 * 3600
+    """How long a signed upload or download address is good for; as long as W&B's own."""
+
+    max_graphql_bytes: int = 64 * 1024 * 1024
+    """Largest GraphQL request; a config or a run spec may carry megabytes."""
+
+    max_stream_bytes: int = 256 * 1024 * 1024
+    """Largest file_stream request, after gzip. A refusal costs the client its run's data."""
+
+    shutdown_seconds: float = 5.0
+    """How long requests under way may last after a stop."""
+
+    def database(self) -> str:
+        """Return the SQLAlchemy URL in force."""
+        if self.database_url is not None:
+            return self.database_url
+        return f"sqlite+aiosqlite:///{self.data_dir / 'launch-async.db'}"
+
+    def blobs(self) -> str:
+        """Return the folder or URL of the blob store in force."""
+        return self.blobs_url if self.blobs_url is not None else str(self.data_dir / "blobs")

@@ -1,0 +1,184 @@
+"""Artifacts: types, collections, versions, their files, and the runs that made or used them."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from launch_async.server.store.tables import UtcDateTime, metadata
+
+artifact_types = Table(
+    "artifact_types",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("project_id", Integer, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("description", Text, nullable=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("project_id", "name"),
+    sqlite_autoincrement=True,
+)
+
+artifact_collections = Table(
+    "artifact_collections",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("project_id", Integer, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    Column("type_id", Integer, ForeignKey("artifact_types.id"), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("description", Text, nullable=True),
+    Column("next_version", Integer, nullable=False),  # never given twice, not even after a delete
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=True),
+    UniqueConstraint("project_id", "name"),
+    Index(None, "type_id"),
+    sqlite_autoincrement=True,
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column(
+        "collection_id",
+        Integer,
+        ForeignKey("artifact_collections.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("state", String(16), nullable=False),
+    Column("version_index", Integer, nullable=True),  # given by the commit
+    Column("digest", String(128), nullable=False),
+    Column("digest_algorithm", String(32), nullable=False),
+    Column("client_id", String(256), nullable=True),
+    Column("description", Text, nullable=True),
+    Column("metadata", Text, nullable=True),  # JSON text as the client gave it
+    Column("labels", Text, nullable=True),
+    Column("ttl_seconds", BigInteger, nullable=True),
+    Column("history_step", BigInteger, nullable=True),
+    Column("size", BigInteger, nullable=False),
+    Column("file_count", Integer, nullable=False),
+    Column("wanted_aliases", Text, nullable=False),  # JSON list, put on by the commit
+    Column("created_by", Integer, ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=True),
+    UniqueConstraint("collection_id", "version_index"),
+    Index(None, "collection_id", "digest"),
+    Index(None, "client_id"),
+    sqlite_autoincrement=True,
+)
+
+artifact_aliases = Table(
+    "artifact_aliases",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column(
+        "collection_id",
+        Integer,
+        ForeignKey("artifact_collections.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column(
+        "artifact_id",
+        Integer,
+        ForeignKey("artifacts.id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("alias", String(128), nullable=False),
+    UniqueConstraint("collection_id", "alias"),
+    sqlite_autoincrement=True,
+)
+
+artifact_tags = Table(
+    "artifact_tags",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("artifact_id", Integer, ForeignKey("artifacts.id", ondelete="CASCADE"), nullable=False),
+    Column("name", String(128), nullable=False),
+    UniqueConstraint("artifact_id", "name"),
+    sqlite_autoincrement=True,
+)
+
+artifact_collection_tags = Table(
+    "artifact_collection_tags",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column(
+        "collection_id",
+        Integer,
+        ForeignKey("artifact_collections.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("name", String(128), nullable=False),
+    UniqueConstraint("collection_id", "name"),
+    sqlite_autoincrement=True,
+)
+
+artifact_manifests = Table(
+    "artifact_manifests",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column(
+        "artifact_id",
+        Integer,
+        ForeignKey("artifacts.id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("name", String(256), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("digest", String(128), nullable=False),  # base64 MD5; empty until the client knows it
+    Column("size", BigInteger, nullable=True),  # null: not uploaded yet
+    Column("created_at", UtcDateTime, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+artifact_files = Table(
+    "artifact_files",
+    metadata,
+    Column(
+        "artifact_id", Integer, ForeignKey("artifacts.id", ondelete="CASCADE"), primary_key=True
+    ),
+    Column("name", String(1024), primary_key=True),
+    Column("digest", String(512), nullable=False),  # base64 MD5, or whatever names a reference
+    Column("md5", String(32), nullable=True),  # hex; null for a reference
+    Column("size", BigInteger, nullable=False),
+    Column("birth_artifact", String(64), nullable=True),
+    Column("ref", Text, nullable=True),
+    Index(None, "md5"),
+)
+
+artifact_blobs = Table(
+    "artifact_blobs",
+    metadata,
+    Column("entity_id", Integer, ForeignKey("entities.id", ondelete="CASCADE"), primary_key=True),
+    Column("md5", String(32), primary_key=True),  # hex
+    Column("size", BigInteger, nullable=True),
+    Column("present", Boolean, nullable=False),  # the bytes are here and have this MD5
+    Column("artifact_id", Integer, nullable=False),  # the first that stored it; may be gone by now
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+artifact_runs = Table(
+    "artifact_runs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("artifact_id", Integer, ForeignKey("artifacts.id", ondelete="CASCADE"), nullable=False),
+    # By name, not by id: artifacts outlive the runs that made them.
+    Column("project_id", Integer, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    Column("run_name", String(128), nullable=False),
+    Column("role", String(8), nullable=False),  # input or output
+    Column("used_as", String(128), nullable=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("artifact_id", "project_id", "run_name", "role"),
+    Index(None, "project_id", "run_name", "role"),
+    sqlite_autoincrement=True,
+)

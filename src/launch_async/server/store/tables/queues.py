@@ -1,0 +1,130 @@
+"""The launch side: queues, their resource configs, items, warnings and agents."""
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from launch_async.server.store.tables import UtcDateTime, metadata
+
+resource_configs = Table(
+    "resource_configs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column(
+        "entity_id",
+        Integer,
+        ForeignKey("entities.id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("resource", String(64), nullable=False),
+    Column("config", Text, nullable=False),  # JSON object {"resource_args": {resource: {}}}
+    Column("template_variables", Text, nullable=False),  # JSON object by name
+    Column("created_at", UtcDateTime, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+run_queues = Table(
+    "run_queues",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("project_id", Integer, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("access", String(16), nullable=False),
+    Column("prioritization_mode", String(16), nullable=False),
+    Column(
+        "config_id", Integer, ForeignKey("resource_configs.id", ondelete="SET NULL"), nullable=True
+    ),
+    Column("external_links", Text, nullable=False),  # JSON object
+    Column("created_by", Integer, ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    UniqueConstraint("project_id", "name"),
+    sqlite_autoincrement=True,
+)
+
+launch_agents = Table(
+    "launch_agents",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("project_id", Integer, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    Column("name", String(64), nullable=False, unique=True),  # the id of the agent's hidden run
+    Column("hostname", String(256), nullable=False),
+    Column("version", String(64), nullable=True),
+    Column("config", Text, nullable=True),  # JSON object
+    Column("status", String(16), nullable=False),
+    Column("stop_polling", Boolean, nullable=False),
+    Column("created_by", Integer, ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("heartbeat_at", UtcDateTime, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+launch_agent_queues = Table(
+    "launch_agent_queues",
+    metadata,
+    Column(
+        "agent_id", Integer, ForeignKey("launch_agents.id", ondelete="CASCADE"), primary_key=True
+    ),
+    Column(
+        "queue_id",
+        Integer,
+        ForeignKey("run_queues.id", ondelete="CASCADE"),
+        primary_key=True,
+        index=True,
+    ),
+)
+
+queue_items = Table(
+    "queue_items",
+    metadata,
+    Column("id", Integer, primary_key=True),  # its order is the order of the pushes
+    Column("queue_id", Integer, ForeignKey("run_queues.id", ondelete="CASCADE"), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("ended_by", String(8), nullable=True),
+    Column("priority", Integer, nullable=False),
+    Column("run_spec", Text, nullable=False),  # JSON object
+    Column("created_by", Integer, ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("agent_id", Integer, ForeignKey("launch_agents.id", ondelete="SET NULL"), nullable=True),
+    Column("leased_at", UtcDateTime, nullable=True),
+    Column("lease_expires_at", UtcDateTime, nullable=True),
+    Column("claimed_at", UtcDateTime, nullable=True),
+    Column("started_at", UtcDateTime, nullable=True),
+    Column("ended_at", UtcDateTime, nullable=True),
+    Column("run_name", String(128), nullable=True),
+    Column("run_entity", String(128), nullable=False),  # where the run will be
+    Column("run_project_folded", String(256), nullable=False),
+    Column("message", Text, nullable=True),
+    Column("stage", String(64), nullable=True),
+    Column("file_paths", Text, nullable=False),  # JSON list
+    Index(None, "queue_id", "state", "priority", "id"),
+    Index(None, "run_name"),
+    sqlite_autoincrement=True,
+)
+
+queue_item_warnings = Table(
+    "queue_item_warnings",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column(
+        "item_id",
+        Integer,
+        ForeignKey("queue_items.id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("message", Text, nullable=False),
+    Column("stage", String(64), nullable=False),
+    Column("file_paths", Text, nullable=False),  # JSON list
+    Column("created_at", UtcDateTime, nullable=False),
+    sqlite_autoincrement=True,
+)
