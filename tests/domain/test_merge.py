@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from launch_async.domain.merge import merge
@@ -30,6 +30,7 @@ def test_a_null_replaces() -> None:
     assert merge({"a": {"b": 1}}, {"a": None}) == {"a": None}
 
 
+@settings(deadline=None)  # a loaded machine is no error
 @given(OBJECTS, OBJECTS)
 def test_every_leaf_of_the_override_wins_and_nothing_is_shared(
     base: dict[str, Any], over: dict[str, Any]

@@ -79,7 +79,9 @@ MOVES: Final[Mapping[tuple[ItemState, ItemEvent], ItemState]] = MappingProxyType
 """Every legal move of an item that has not ended."""
 
 
-def move(state: ItemState, event: ItemEvent, *, ended_by: EndedBy | None = None) -> ItemState | None:
+def move(
+    state: ItemState, event: ItemEvent, *, ended_by: EndedBy | None = None
+) -> ItemState | None:
     """Return the state after the event, or None when the event changes nothing.
 
     An ended item only follows its run, and only if the run ended it: a resumed run makes it RUNNING
