@@ -55,7 +55,7 @@ class ItemError(LaunchError):
         self.stage = stage
 
 
-class Unavailable(LaunchError):  # noqa: N818 - a condition of others, named as such
+class Unavailable(LaunchError):
     """A service did not answer usefully; trying later may help."""
 
     def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
@@ -63,7 +63,7 @@ class Unavailable(LaunchError):  # noqa: N818 - a condition of others, named as 
         self.retry_after_seconds = retry_after_seconds
 
 
-class AgentUnfit(LaunchError):  # noqa: N818 - a condition of ours, named as such
+class AgentUnfit(LaunchError):
     """The agent cannot do its work (bad key, no such queue, broken state); a person must act."""
 
 

@@ -1,1 +1,1 @@
-
+"""Async and text helpers that know nothing of launching."""

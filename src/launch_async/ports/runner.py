@@ -93,5 +93,5 @@ class Runner(Protocol):
         ...
 
     async def serve(self) -> None:
-        """Background work of the runner (one event stream, one list per interval); until cancelled."""
+        """Background work of the runner (one event stream, one list a tick); until cancelled."""
         ...

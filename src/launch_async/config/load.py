@@ -1,0 +1,155 @@
+"""Reads launch-config.yaml: every error names the file, the line and the remedy."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from launch_async.config.model import TOLERANT_SECTIONS, AgentSection, LaunchConfig, QueueConfig
+from launch_async.domain.errors import ConfigError
+
+DEFAULT_PATH = Path("~/.config/wandb/launch-config.yaml")
+MAX_BYTES = 1 << 20
+
+_AT = re.compile(r"^(?P<text>.*?)(?: - at (?:`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
+_UNKNOWN = re.compile(r"unknown field `(?P<name>[^`]*)`")
+_STEP = re.compile(r"\.(?P<key>[\w-]+)|\[(?P<index>\d+)\]")
+_MODELS: dict[str, type[msgspec.Struct]] = {"": LaunchConfig, ".agent": AgentSection}
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A valid configuration and what its author may want to know."""
+
+    config: LaunchConfig
+    warnings: tuple[str, ...] = ()
+
+
+def load_config(path: Path) -> Loaded:
+    """The configuration in the file `path`.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or has a wrong or unknown key.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        msg = f"{path}: cannot be read ({error.strerror}); give another file with -c"
+        raise ConfigError(msg) from error
+    if len(content) > MAX_BYTES:
+        msg = f"{path}: larger than 1 MiB; is this a launch-config.yaml?"
+        raise ConfigError(msg)
+    return parse_config(content, name=str(path))
+
+
+def parse_config(content: bytes, *, name: str) -> Loaded:
+    """The configuration in `content`; `name` stands for the file in errors.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    try:
+        root = yaml.compose(content, Loader=yaml.SafeLoader)
+        _refuse_duplicates(root, name)
+        data = yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        problem = getattr(error, "problem", None) or "cannot be read"
+        msg = f"{where}: not valid YAML: {problem}"
+        raise ConfigError(msg) from error
+    except UnicodeDecodeError as error:
+        msg = f"{name}: not UTF-8 text; is this a launch-config.yaml?"
+        raise ConfigError(msg) from error
+    if data is None:
+        return Loaded(LaunchConfig())
+    if not isinstance(data, dict):
+        msg = f"{name}:1:1: expected keys and values such as `max_jobs: 4`"
+        raise ConfigError(msg)
+    try:
+        config = msgspec.convert(_normalised(data), LaunchConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_located(str(error), root, name)) from error
+    return Loaded(config, tuple(_tolerated(data, root, name)))
+
+
+def _normalised(data: dict[Any, Any]) -> dict[Any, Any]:
+    """What W&B's agent reads too: limits given as text, and `queue: name` for one queue."""
+    result = dict(data)
+    for key in ("max_jobs", "max_schedulers", "verbosity"):
+        value = result.get(key)
+        if isinstance(value, str) and re.fullmatch(r"-?\d+", value):
+            result[key] = int(value)
+    if isinstance(result.get("queue"), str) and "queues" not in result:
+        result["queues"] = [result.pop("queue")]
+    return result
+
+
+def _refuse_duplicates(node: Any, name: str) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    msg = f"{_mark(name, key)}: `{key.value}` is given twice; remove one"
+                    raise ConfigError(msg)
+                seen.add(key.value)
+            _refuse_duplicates(value, name)
+    elif isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            _refuse_duplicates(child, name)
+
+
+def _located(message: str, root: Any, name: str) -> str:
+    """msgspec's message with file, line and column before it, and a suggestion behind it."""
+    found = _AT.match(message)
+    text, path = (found["text"], found["path"] or "") if found else (message, "")
+    node = _node_at(root, path)
+    unknown = _UNKNOWN.search(text)
+    if unknown is None:
+        return f"{_mark(name, node)}: {path.lstrip('.') or 'the file'}: {text}"
+    key = unknown["name"]
+    model = _MODELS.get(path, QueueConfig)
+    close = difflib.get_close_matches(key, model.__struct_encode_fields__, n=1)
+    hint = f"did you mean `{close[0]}`?" if close else "see docs/configuration.md"
+    where = f" in `{path.lstrip('.')}`" if path else ""
+    return f"{_mark(name, _key_node(node, key))}: unknown key `{key}`{where}; {hint}"
+
+
+def _tolerated(data: Mapping[str, Any], root: Any, name: str) -> Iterator[str]:
+    for section, known in TOLERANT_SECTIONS.items():
+        content = data.get(section)
+        if not isinstance(content, dict):
+            continue
+        for key in content:
+            if key not in known:
+                close = difflib.get_close_matches(str(key), known, n=1)
+                hint = f"; did you mean `{close[0]}`?" if close else ""
+                node = _key_node(_node_at(root, f".{section}"), str(key))
+                yield f"{_mark(name, node)}: `{section}.{key}` is not known and ignored{hint}"
+
+
+def _node_at(root: Any, path: str) -> Any:
+    node = root
+    for step in _STEP.finditer(path):
+        if step["index"] is not None and isinstance(node, yaml.SequenceNode):
+            children: list[Any] = node.value
+            node = children[int(step["index"])]
+        elif isinstance(node, yaml.MappingNode):
+            node = next((value for key, value in node.value if key.value == step["key"]), node)
+    return node
+
+
+def _key_node(node: Any, name: str) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return next((key for key, _ in node.value if key.value == name), node)
+    return node
+
+
+def _mark(name: str, node: Any) -> str:
+    mark = node.start_mark
+    return f"{name}:{mark.line + 1}:{mark.column + 1}"

@@ -1,0 +1,85 @@
+"""Where the address and the key of the API come from: the same places as for the wandb client.
+
+Address: `WANDB_BASE_URL`, then `base_url` in `./wandb/settings` and in the user's settings file
+(`~/.config/wandb/settings`, or under `WANDB_CONFIG_DIR`). Key: `WANDB_API_KEY`, then the netrc file
+(`NETRC`, `~/.netrc`, `~/_netrc`) under the address' host. [source: wandb 0.31, wbauth, settings]
+"""
+
+import configparser
+import netrc
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from launch_async.domain.errors import ConfigError
+from launch_async.domain.secret import Secret
+
+DEFAULT_BASE_URL = "https://api.wandb.ai"
+MIN_KEY_LENGTH = 40
+
+
+class Login(msgspec.Struct, frozen=True, kw_only=True):
+    """How to reach the API."""
+
+    base_url: str
+    """Without a trailing slash."""
+    api_key: Secret[str]
+
+
+def find_base_url(environ: Mapping[str, str], *, home: Path, working_dir: Path) -> str:
+    """The API's address, without a trailing slash.
+
+    Raises:
+        ConfigError: it is not an http or https address.
+    """
+    config_dir = Path(environ.get("WANDB_CONFIG_DIR") or home / ".config" / "wandb").expanduser()
+    settings = _settings([config_dir / "settings", working_dir / "wandb" / "settings"])
+    url = environ.get("WANDB_BASE_URL") or settings.get("base_url") or DEFAULT_BASE_URL
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        msg = f"WANDB_BASE_URL is {url!r}; it must look like http://HOST:PORT"
+        raise ConfigError(msg)
+    return url.rstrip("/")
+
+
+def find_login(environ: Mapping[str, str], *, home: Path, working_dir: Path) -> Login:
+    """Address and key.
+
+    Raises:
+        ConfigError: no key was found, or it is not one; the text says where it was looked for.
+    """
+    base_url = find_base_url(environ, home=home, working_dir=working_dir)
+    key = environ.get("WANDB_API_KEY") or _netrc_key(environ, home=home, base_url=base_url)
+    if not key:
+        msg = f"no API key for {base_url}: set WANDB_API_KEY or run `wandb login --host {base_url}`"
+        raise ConfigError(msg)
+    if len(key.removeprefix("local-")) < MIN_KEY_LENGTH or not key.isprintable() or " " in key:
+        msg = f"the API key for {base_url} is not one: keys have 40 or more characters"
+        raise ConfigError(msg)
+    return Login(base_url=base_url, api_key=Secret(key))
+
+
+def _settings(paths: list[Path]) -> dict[str, str]:
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read(paths)
+    except configparser.Error as error:
+        msg = f"a wandb settings file cannot be read: {error.message}"
+        raise ConfigError(msg) from error
+    return dict(parser["default"]) if parser.has_section("default") else {}
+
+
+def _netrc_key(environ: Mapping[str, str], *, home: Path, base_url: str) -> str | None:
+    named = environ.get("NETRC")
+    paths = [Path(named).expanduser()] if named else [home / ".netrc", home / "_netrc"]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        return None
+    try:
+        entry = netrc.netrc(path).authenticators(urlsplit(base_url).netloc)
+    except (OSError, netrc.NetrcParseError) as error:
+        msg = f"{path} cannot be read: {error}"
+        raise ConfigError(msg) from error
+    return entry[2] if entry else None

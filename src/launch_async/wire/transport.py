@@ -1,0 +1,257 @@
+"""GraphQL over aiohttp: one session, bounded retries, errors sorted by who must act.
+
+Retried: no connection, timeouts, 408, 429 and 5xx but 501, with jitter, honouring Retry-After
+[source: the wandb client's own rules, wire-contract.md §1.6]. Refused keys make the agent unfit.
+"""
+
+import random
+import ssl
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+import aiohttp
+import anyio
+import msgspec
+import structlog
+
+from launch_async import __version__
+from launch_async.domain.errors import AgentUnfit, LaunchError, Unavailable
+from launch_async.domain.secret import Secret
+
+CALL_TIMEOUT_SECONDS = 30.0
+MAX_TRIES = 6
+FIRST_PAUSE_SECONDS = 0.5
+MAX_PAUSE_SECONDS = 30.0
+MAX_ANSWER_BYTES = 64 << 20
+
+_RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+_CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class RequestRefused(LaunchError):
+    """The API understood the request and said no; its text is the service's own."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _Failed(Exception):
+    def __init__(self, text: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(text)
+        self.text = text
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Transport:
+    """One connection pool to one API. Open it with `async with Transport.open(...)`."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        *,
+        base_url: str,
+        api_key: Secret[str],
+        max_tries: int = MAX_TRIES,
+    ) -> None:
+        self._session = session
+        self._authorization = Secret(aiohttp.encode_basic_auth("api", api_key.reveal()))
+        self._max_tries = max_tries
+        self.base_url = base_url
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        *,
+        base_url: str,
+        api_key: Secret[str],
+        ca_file: Path | None = None,
+        max_tries: int = MAX_TRIES,
+    ) -> AsyncGenerator[Self, None]:
+        """A transport that lives as long as the block; proxies come from the environment.
+
+        Raises:
+            AgentUnfit: `ca_file` is not a bundle of certificates.
+        """
+        connector = aiohttp.TCPConnector(limit=64, ssl=_tls(ca_file))
+        async with aiohttp.ClientSession(
+            connector=connector,
+            headers={"User-Agent": f"launch-async/{__version__}"},
+            trust_env=True,
+            timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT_SECONDS),
+        ) as session:
+            yield cls(session, base_url=base_url, api_key=api_key, max_tries=max_tries)
+
+    async def execute(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """The `data` of one GraphQL operation.
+
+        Raises:
+            RequestRefused: the API answered with errors.
+            AgentUnfit: the key was refused.
+            Unavailable: no useful answer after all tries.
+        """
+        body = msgspec.json.encode({"query": document, "variables": variables})
+        content = await self._tried("POST", f"{self.base_url}/graphql", body)
+        try:
+            answer = msgspec.json.decode(content)
+        except msgspec.DecodeError as error:
+            msg = f"{self.base_url} did not answer with JSON; is it a W&B API?"
+            raise Unavailable(msg) from error
+        if answer.get("errors"):
+            raise RequestRefused(_error_text(answer), status=HTTPStatus.OK)
+        data: dict[str, Any] = answer.get("data") or {}
+        return data
+
+    async def put(self, url: str, content: bytes, headers: Mapping[str, str]) -> None:
+        """Upload to an address that the API handed out; it carries its own authorisation.
+
+        Raises:
+            RequestRefused, Unavailable: as `execute`.
+        """
+        await self._tried("PUT", url, content, headers=headers)
+
+    async def download(self, url: str, into: Path) -> None:
+        """Stream an address that the API handed out into the file `into`.
+
+        Raises:
+            RequestRefused, Unavailable: as `execute`.
+        """
+
+        async def save(response: aiohttp.ClientResponse) -> bytes:
+            async with await anyio.open_file(into, "wb") as file:
+                async for chunk in response.content.iter_chunked(1 << 20):
+                    await file.write(chunk)
+            return b""
+
+        await self._tried("GET", url, None, read=save)
+
+    async def _tried(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        read: Any = None,
+    ) -> bytes:
+        pause = FIRST_PAUSE_SECONDS
+        failure = _Failed("not tried")
+        for attempt in range(1, self._max_tries + 1):
+            try:
+                return await self._once(method, url, body, headers=headers or {}, read=read)
+            except _Failed as error:
+                failure = error
+            if attempt == self._max_tries:
+                break
+            wait = failure.retry_after_seconds or pause * random.uniform(0.75, 1.25)  # noqa: S311
+            log.debug("request repeated", reason=failure.text, attempt=attempt, in_seconds=wait)
+            await anyio.sleep(min(wait, MAX_PAUSE_SECONDS))
+            pause = min(pause * 2, MAX_PAUSE_SECONDS)
+        raise Unavailable(
+            f"{self.base_url} {failure.text}; tried {self._max_tries} times",
+            retry_after_seconds=failure.retry_after_seconds,
+        )
+
+    async def _once(
+        self, method: str, url: str, body: bytes | None, *, headers: Mapping[str, str], read: Any
+    ) -> bytes:
+        sent = dict(headers)
+        if url.startswith(f"{self.base_url}/"):  # others' addresses carry a signature instead
+            sent["Authorization"] = self._authorization.reveal()
+        if method == "POST":
+            sent["Content-Type"] = "application/json"
+        try:
+            async with self._session.request(method, url, data=body, headers=sent) as response:
+                if response.status < HTTPStatus.BAD_REQUEST:
+                    content: bytes = await (read or _bounded)(response)
+                    return content
+                text = _error_text_of(await _bounded(response), response.status)
+                await self._sort(response, text)
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
+            raise _Failed(f"cannot be reached ({_cause(error)})") from error
+        except TimeoutError as error:
+            raise _Failed("did not answer in time") from error
+        raise AssertionError("unreachable")
+
+    async def _sort(self, response: aiohttp.ClientResponse, text: str) -> None:
+        if response.status in _RETRIED:
+            raise _Failed(
+                f"answered {response.status}: {text}",
+                retry_after_seconds=_retry_after(response.headers.get("Retry-After")),
+            )
+        if response.status == HTTPStatus.UNAUTHORIZED and response.url.path.endswith("/graphql"):
+            msg = f"{self.base_url} refused the API key: {text}. Check WANDB_API_KEY."
+            raise AgentUnfit(msg)
+        raise RequestRefused(text, status=response.status)
+
+
+def artifact_file_url(base_url: str, *parts: str) -> str:
+    """`/artifactsV2/…` of one file, parts quoted."""
+    return "/".join([base_url, "artifactsV2", *(quote(part, safe="") for part in parts)])
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_chunked(1 << 16):
+        size += len(chunk)
+        if size > MAX_ANSWER_BYTES:
+            raise _Failed("sent an answer that is too large")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _tls(ca_file: Path | None) -> ssl.SSLContext | bool:
+    if ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=str(ca_file))
+    except (OSError, ssl.SSLError) as error:
+        msg = f"{ca_file} is not a readable bundle of CA certificates; see {_CA_VARIABLES[0]}"
+        raise AgentUnfit(msg) from error
+
+
+def ca_file_of(environ: Mapping[str, str]) -> Path | None:
+    """The custom CA bundle that the environment names, if any."""
+    named = next((environ[name] for name in _CA_VARIABLES if environ.get(name)), None)
+    return Path(named) if named else None
+
+
+def _retry_after(value: str | None) -> float | None:
+    if value is None:
+        return None
+    if value.isdigit():
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def _error_text(answer: Mapping[str, Any]) -> str:
+    errors: list[dict[str, Any]] = answer["errors"]
+    return "; ".join(str(error.get("message", "no message")) for error in errors)
+
+
+def _error_text_of(content: bytes, status: int) -> str:
+    try:
+        answer = msgspec.json.decode(content)
+        if isinstance(answer, dict):
+            return _error_text(answer) if answer.get("errors") else str(answer["error"])
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+        pass
+    return HTTPStatus(status).phrase if status in set(HTTPStatus) else "no text"
+
+
+def _cause(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__
