@@ -32,11 +32,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     url_lifetime_seconds: int = 24 * 3600
     """How long a signed upload or download address is good for; as long as W&B's own."""
 
-    max_graphql_bytes: int = 64 * 1024 * 1024
-    """Largest GraphQL request; a config or a run spec may carry megabytes."""
+    max_request_bytes: int = 128 * 1024 * 1024
+    """Largest request body, after gzip. The client sends about 10 MiB; a refusal is fatal to it."""
 
-    max_stream_bytes: int = 256 * 1024 * 1024
-    """Largest file_stream request, after gzip. A refusal costs the client its run's data."""
+    run_timeout_seconds: float = 300.0
+    """Silence after which a running run counts as crashed; the client is heard every 30 s."""
 
     shutdown_seconds: float = 5.0
     """How long requests under way may last after a stop."""

@@ -1,0 +1,153 @@
+"""The HTTP server: routes, the edge where errors become answers, and its life.
+
+    POST /graphql | POST /files/{entity}/{project}/{run}/file_stream | PUT, GET /storage/{key}
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from launch_async.server import filestream, files
+from launch_async.server.auth import authenticate
+from launch_async.server.context import Request
+from launch_async.server.crashes import watch_for_crashes
+from launch_async.server.errors import ApiError
+from launch_async.server.graphql import GraphQL, Question, fault
+from launch_async.server.resolvers.bind import BINDABLES
+from launch_async.server.services import Services, UploadHook, open_services
+from launch_async.server.settings import Settings
+from launch_async.server.storage import Storage
+from launch_async.server.urls import Urls
+
+__all__ = ["ON_UPLOADED", "Services", "create_app", "open_services", "serve"]
+
+ON_UPLOADED = web.AppKey("on_uploaded", dict[str, UploadHook])
+SERVICES = web.AppKey("services", Services)
+GRAPHQL = web.AppKey("graphql", GraphQL)
+
+
+def create_app(services: Services, settings: Settings) -> web.Application:
+    """Return the application; the caller runs it and closes the services."""
+    app = web.Application(middlewares=[answer_errors], client_max_size=settings.max_request_bytes)
+    app[SERVICES] = services
+    app[GRAPHQL] = GraphQL.load(BINDABLES)
+    app[ON_UPLOADED] = {"runs": files.file_uploaded}
+    app.add_routes(
+        [
+            web.post("/graphql", post_graphql),
+            web.post("/files/{entity}/{project}/{run}/file_stream", post_file_stream),
+            web.get("/healthz", get_health),
+        ]
+    )
+    app.add_routes(Storage(services, app[ON_UPLOADED]).routes())
+    return app
+
+
+async def serve(
+    services: Services, settings: Settings, *, started: Callable[[str], None]
+) -> None:
+    """Serve until cancelled; `started` is called with our URL once we listen.
+
+    Raises OSError when an address cannot be had.
+    """
+    async with listening(services, settings) as url, anyio.create_task_group() as tasks:
+        tasks.start_soon(watch_for_crashes, services, name="crash watch")
+        started(url)
+        await anyio.sleep_forever()
+
+
+@asynccontextmanager
+async def listening(services: Services, settings: Settings) -> AsyncIterator[str]:
+    """Listen on every address of the settings; yield the first one's URL."""
+    runner = web.AppRunner(
+        create_app(services, settings),
+        access_log=None,
+        shutdown_timeout=settings.shutdown_seconds,
+    )
+    await runner.setup()
+    try:
+        for host, port in ((settings.host, settings.port), *settings.listen):
+            await web.TCPSite(runner, host, port).start()
+        host, port = runner.addresses[0][:2]
+        yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    finally:
+        with anyio.CancelScope(shield=True):
+            await runner.cleanup()
+
+
+async def request_for(request: web.Request) -> Request:
+    """Return what resolvers and rules need of an HTTP request; 401 without a good key."""
+    services = request.app[SERVICES]
+    viewer = await authenticate(services.store, request)
+    base = services.settings.public_url or f"{request.scheme}://{request.host}"
+    return Request(
+        viewer=viewer,
+        store=services.store,
+        blobs=services.blobs,
+        urls=Urls(base, services.signer),
+        settings=services.settings,
+    )
+
+
+async def post_graphql(http_request: web.Request) -> web.StreamResponse:
+    """Execute a GraphQL document."""
+    request = await request_for(http_request)
+    try:
+        question = msgspec.json.decode(await http_request.read(), type=Question)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ApiError(f"the body is not a GraphQL request: {error}") from error
+    answer = await http_request.app[GRAPHQL].answer(question, request)
+    return _json(answer.body, answer.status)
+
+
+async def post_file_stream(http_request: web.Request) -> web.StreamResponse:
+    """Take what a run has to tell."""
+    request = await request_for(http_request)
+    names = http_request.match_info
+    reply = await filestream.receive(
+        request,
+        await http_request.read(),
+        entity=names["entity"],
+        project=names["project"],
+        run_name=names["run"],
+    )
+    return _json(reply, 200)
+
+
+async def get_health(_request: web.Request) -> web.StreamResponse:
+    """Tell that the server answers."""
+    return _json({"status": "ok"}, 200)
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn refusals and faults into JSON, in the two forms that the client can show."""
+    try:
+        return await handler(request)
+    except ApiError as error:
+        return _refusal(error.message, error.status)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        answer = _refusal(error.reason, error.status)
+        answer.headers.update({name: error.headers[name] for name in ("Allow", "Content-Range") if name in error.headers})
+        return answer
+    except ConnectionError:
+        raise  # the client went away: nobody is left to answer
+    except Exception as error:  # the edge of a request
+        return _refusal(fault(error, method=request.method, path=request.path), 500)
+
+
+def _refusal(message: str, status: int) -> web.Response:
+    return _json({"errors": [{"message": message}], "error": message}, status)
+
+
+def _json(body: Any, status: int) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(body), status=status, content_type="application/json"
+    )

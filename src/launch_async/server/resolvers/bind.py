@@ -1,0 +1,16 @@
+"""Every resolver that the schema is joined with.
+
+Names are snake_case on our side: `runQueueItemId` of an input arrives as `run_queue_item_id`, and
+a field `createdAt` without a resolver of its own reads `created_at` of its parent.
+"""
+
+from ariadne import SchemaBindable
+
+from launch_async.server.resolvers import projects, runs, scalars, viewer
+
+BINDABLES: list[SchemaBindable] = [
+    *scalars.BINDABLES,
+    *viewer.BINDABLES,
+    *projects.BINDABLES,
+    *runs.BINDABLES,
+]

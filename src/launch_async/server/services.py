@@ -1,0 +1,60 @@
+"""What the server's requests and background work share, opened once."""
+
+import os
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import anyio.to_thread
+import msgspec
+
+from launch_async.server.blobs import BlobInfo, Blobs
+from launch_async.server.settings import Settings
+from launch_async.server.store import Store
+from launch_async.server.urls import UrlSigner
+
+SECRET_BYTES = 32
+
+
+class Services(msgspec.Struct, frozen=True, kw_only=True):
+    """The open resources of one server process."""
+
+    settings: Settings
+    store: Store
+    blobs: Blobs
+    signer: UrlSigner
+
+    async def close(self) -> None:
+        """Close the database."""
+        await self.store.close()
+
+
+UploadHook = Callable[[Services, str, BlobInfo], Awaitable[None]]
+"""Told of each upload that is complete: services, key, size and MD5."""
+
+
+async def open_services(settings: Settings) -> Services:
+    """Open the database (migrated first), the blobs and the signing secret."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    secret = await anyio.to_thread.run_sync(_keep_secret, settings.data_dir / "secret")
+    blobs = Blobs.open(settings.blobs())
+    store = await Store.open(settings.database())
+    signer = UrlSigner(secret, lifetime_seconds=settings.url_lifetime_seconds)
+    return Services(settings=settings, store=store, blobs=blobs, signer=signer)
+
+
+def _keep_secret(path: Path) -> bytes:
+    """Return the secret in `path`; the first start makes it, readable by its owner only."""
+    try:
+        with path.open("xb", opener=_private) as file:
+            file.write(secrets.token_bytes(SECRET_BYTES))
+    except FileExistsError:
+        pass
+    secret = path.read_bytes()
+    if len(secret) < SECRET_BYTES:
+        raise ValueError(f"{path} is not a whole secret; delete it to have a new one made")
+    return secret
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -1,0 +1,116 @@
+"""PUT and GET of blobs at signed addresses: /storage/{key}. The signature is the permission."""
+
+import mimetypes
+from collections.abc import AsyncIterator
+from urllib.parse import quote
+
+from aiohttp import web
+
+from launch_async.server.errors import ApiError
+from launch_async.server.services import Services, UploadHook
+
+CHUNK_BYTES = 256 * 1024
+SAFE_HEADERS = {
+    # What users upload is never run as a page of ours.
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "sandbox",
+    # No cookies and no keys are involved, so any page may use an address that it was given.
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, HEAD, PUT, OPTIONS",
+    "Access-Control-Allow-Headers": "*",
+    "Access-Control-Expose-Headers": "ETag, Content-Length, Content-Range",
+}
+
+
+class Storage:
+    """The handlers of /storage; `hooks` are told of uploads by the first word of their key."""
+
+    def __init__(self, services: Services, hooks: dict[str, UploadHook]) -> None:
+        self._services = services
+        self._hooks = hooks
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes to serve."""
+        path = "/storage/{key:.+}"
+        return [
+            web.put(path, self.put),
+            web.get(path, self.get),
+            web.options(path, self.options),
+        ]
+
+    async def options(self, _request: web.Request) -> web.StreamResponse:
+        """Answer a browser's question before a request from another origin."""
+        return web.Response(headers=SAFE_HEADERS)
+
+    async def put(self, request: web.Request) -> web.StreamResponse:
+        """Store a body under its key, and tell the key's owner."""
+        key = request.match_info["key"]
+        self._services.signer.check("PUT", key, request.query)
+        info = await self._services.blobs.put(key, _whole_body(request))
+        hook = self._hooks.get(key.partition("/")[0])
+        if hook is not None:
+            await hook(self._services, key, info)
+        return web.Response(headers={**SAFE_HEADERS, "ETag": f'"{info.md5_hex}"'})
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        """Send a blob, or the part of it that a Range header asks for."""
+        key = request.match_info["key"]
+        self._services.signer.check("GET", key, request.query)
+        return await send_blob(
+            request, self._services, key, filename=request.query.get("filename")
+        )
+
+
+async def send_blob(
+    request: web.Request, services: Services, key: str, *, filename: str | None
+) -> web.StreamResponse:
+    """Answer a GET or HEAD with a blob; 404 when it was never uploaded."""
+    size = await services.blobs.head(key)
+    if size is None:
+        raise ApiError("this file was not uploaded", status=404)
+    start, end = _asked_part(request, size)
+    response = web.StreamResponse(status=206 if end - start < size else 200, headers=SAFE_HEADERS)
+    if response.status == 206:
+        response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    response.headers["Accept-Ranges"] = "bytes"
+    if filename is not None:
+        name = filename.rpartition("/")[2]
+        response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name)}"
+    response.content_type = content_type_of(filename)
+    response.content_length = end - start
+    await response.prepare(request)
+    if request.method != "HEAD" and end > start:
+        async for chunk in await services.blobs.get(key, start=start, end=end):
+            await response.write(chunk)
+    await response.write_eof()
+    return response
+
+
+def content_type_of(filename: str | None) -> str:
+    """Guess a MIME type by a file's name."""
+    guess = mimetypes.guess_type(filename or "")[0]
+    return guess or "application/octet-stream"
+
+
+def _asked_part(request: web.Request, size: int) -> tuple[int, int]:
+    try:
+        asked = request.http_range
+    except ValueError:
+        return 0, size  # RFC 9110: a Range that is not understood is ignored
+    if asked.start is None and asked.stop is None:
+        return 0, size
+    start, end, _ = asked.indices(size)
+    if start >= end:
+        raise web.HTTPRequestRangeNotSatisfiable(headers={"Content-Range": f"bytes */{size}"})
+    return start, end
+
+
+async def _whole_body(request: web.Request) -> AsyncIterator[bytes]:
+    """Yield the body; raise at its end when it is shorter than announced."""
+    size = 0
+    async for chunk in request.content.iter_chunked(CHUNK_BYTES):
+        size += len(chunk)
+        yield chunk
+    announced = request.content_length
+    if announced is not None and size != announced and "Content-Encoding" not in request.headers:
+        raise ApiError(f"the upload ended after {size} of {announced} bytes")

@@ -1,0 +1,135 @@
+"""People, teams and keys. A key is shown once; the database keeps its digest."""
+
+import hashlib
+import secrets
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from launch_async.server.context import utc_now
+from launch_async.server.errors import ApiError
+from launch_async.server.projects import LAUNCH_PROJECT, check_name, ensure_project
+from launch_async.server.store.engine import insert
+from launch_async.server.store.tables.people import api_keys, entities, memberships, users
+
+KEY_BYTES = 20  # 40 hex characters: the client refuses fewer
+HINT_LENGTH = 4
+
+
+def digest_of(key: str) -> str:
+    """Return what is stored of a key. Keys are random, so a fast hash is enough."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+async def create_user(
+    connection: AsyncConnection, username: str, *, email: str | None = None, admin: bool = False
+) -> int:
+    """Make a user with a personal entity of the same name; return the user's row id."""
+    check_name("user", username)
+    taken = await connection.execute(select(entities.c.id).where(entities.c.name == username))
+    if taken.first() is not None:
+        raise ApiError(f"the name {username!r} is taken", status=409)
+    now = utc_now()
+    rows = await connection.execute(
+        insert(connection, users)
+        .values(username=username, name=username, email=email, admin=admin, created_at=now)
+        .returning(users.c.id)
+    )
+    user_id = rows.scalar_one()
+    rows = await connection.execute(
+        insert(connection, entities)
+        .values(name=username, kind="user", user_id=user_id, created_at=now)
+        .returning(entities.c.id)
+    )
+    await _furnish(connection, rows.scalar_one(), user_id)
+    return user_id
+
+
+async def create_team(connection: AsyncConnection, name: str, *, admin_user_id: int) -> int:
+    """Make a team with one member, its admin; return the entity's row id."""
+    check_name("team", name)
+    rows = await connection.execute(
+        insert(connection, entities)
+        .values(name=name, kind="team", user_id=None, created_at=utc_now())
+        .on_conflict_do_nothing()
+        .returning(entities.c.id)
+    )
+    entity_id = rows.scalar_one_or_none()
+    if entity_id is None:
+        raise ApiError(f"the name {name!r} is taken", status=409)
+    await _furnish(connection, entity_id, admin_user_id)
+    return entity_id
+
+
+async def add_member(
+    connection: AsyncConnection, entity_id: int, user_id: int, *, admin: bool = False
+) -> None:
+    """Let a user reach what an entity owns. Twice does no harm."""
+    await connection.execute(
+        insert(connection, memberships)
+        .values(user_id=user_id, entity_id=entity_id, admin=admin, created_at=utc_now())
+        .on_conflict_do_nothing()
+    )
+
+
+async def find_user(connection: AsyncConnection, username: str) -> int | None:
+    """Return the row id of the user with this name."""
+    rows = await connection.execute(select(users.c.id).where(users.c.username == username))
+    return rows.scalar_one_or_none()
+
+
+async def create_api_key(
+    connection: AsyncConnection, user_id: int, description: str | None = None
+) -> str:
+    """Make a key and return it; it cannot be read again."""
+    key = secrets.token_hex(KEY_BYTES)
+    await add_api_key(connection, user_id, key, description)
+    return key
+
+
+async def add_api_key(
+    connection: AsyncConnection, user_id: int, key: str, description: str | None = None
+) -> None:
+    """Let an existing key stand for a user. Twice does no harm."""
+    if len(key) < 2 * KEY_BYTES:
+        raise ApiError(f"a key has {2 * KEY_BYTES} or more characters, not {len(key)}")
+    await connection.execute(
+        insert(connection, api_keys)
+        .values(
+            user_id=user_id,
+            digest=digest_of(key),
+            hint=key[-HINT_LENGTH:],
+            description=description,
+            created_at=utc_now(),
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+async def revoke_api_key(connection: AsyncConnection, key_id: int) -> bool:
+    """Refuse a key from now on; tell whether there was one to refuse."""
+    result = await connection.execute(
+        update(api_keys)
+        .where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
+        .values(revoked_at=utc_now())
+    )
+    return result.rowcount == 1
+
+
+async def ensure_local_user(connection: AsyncConnection, username: str, key: str | None) -> str:
+    """Make the one user of an embedded server, once, as its admin; return a key that works.
+
+    `key` is the one kept from an earlier start, None on the first.
+    """
+    user_id = await find_user(connection, username)
+    if user_id is None:
+        user_id = await create_user(connection, username, admin=True)
+    if key is None:
+        return await create_api_key(connection, user_id, "made by launch-async up")
+    await add_api_key(connection, user_id, key, "made by launch-async up")
+    return key
+
+
+async def _furnish(connection: AsyncConnection, entity_id: int, user_id: int) -> None:
+    await add_member(connection, entity_id, user_id, admin=True)
+    await ensure_project(connection, entity_id, LAUNCH_PROJECT, user_id=user_id)
