@@ -1,0 +1,83 @@
+# launch-async: `make` prints the targets. Everything runs in .venv, which the targets make themselves.
+
+TARGET ?= process
+DATA   ?= .launch-async
+BASE   ?= python:3.11-slim
+SET    ?= lr=0.05
+PORT   ?=
+KEEP   ?=
+ARGS   ?=
+
+IMAGE  := launch-async-example:latest
+BIN    := .venv/bin
+UP     := $(BIN)/launch-async up --data $(DATA) $(if $(PORT),--port $(PORT)) $(if $(filter 1,$(KEEP)),--keep)
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help run dev check lint lint-ruff lint-mypy lint-pyright lint-imports test format clean \
+        docker-up docker-down images
+
+help:
+	@echo "launch-async: make TARGET"
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) | \
+	    while read -r target text; do printf '  %-12s %s\n' "$$target" "$$text"; done
+
+run: .venv/.installed ## Start server and agent, run the example [TARGET=process|docker KEEP=1 PORT=n DATA=dir SET=key=value BASE=image]
+ifeq ($(TARGET),docker)
+	@scripts/example-image $(IMAGE) $(BASE)
+	@$(UP) --run-image $(IMAGE) --set $(SET)
+else ifeq ($(TARGET),process)
+	@$(UP) --run examples/train --set $(SET)
+else
+	@echo "make run: TARGET is process or docker, not $(TARGET)" >&2; exit 2
+endif
+
+dev: .venv/.installed-dev ## Install the package and its development tools into .venv
+
+check: ## Lint, then test: what CI runs
+	@$(MAKE) -k lint
+	@$(MAKE) test
+
+lint: lint-ruff lint-mypy lint-pyright lint-imports ## Check style, types and layers (make -k lint to see all faults at once)
+
+lint-ruff: .venv/.installed-dev
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@echo "ruff: clean"
+
+lint-mypy: .venv/.installed-dev
+	@$(BIN)/mypy
+
+lint-pyright: .venv/.installed-dev
+	@$(BIN)/pyright
+
+lint-imports: .venv/.installed-dev
+	@$(BIN)/lint-imports
+
+test: .venv/.installed-dev ## Run the whole suite, with a Docker engine if there can be one [ARGS="-k name"]
+	@scripts/docker-engine up && scripts/test-images || { \
+	    echo "make test: the tests that need Docker are skipped (see the line above)" >&2; test "$$CI" != true; }
+	@$(BIN)/python -m pytest $(ARGS)
+
+format: .venv/.installed-dev ## Format the code and mend what ruff can mend
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+docker-up: ## Start a Docker engine for the tests (root; nothing if one answers)
+	@scripts/docker-engine up
+
+docker-down: ## Stop the engine that docker-up started
+	@scripts/docker-engine down
+
+images: ## Make the images that the Docker tests run
+	@scripts/test-images
+
+clean: ## Remove .venv, caches and builds (never DATA)
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.installed: pyproject.toml
+	@scripts/install
+
+.venv/.installed-dev: pyproject.toml
+	@scripts/install dev
