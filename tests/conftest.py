@@ -1,0 +1,134 @@
+"""What every test may ask for, and what happens when this machine cannot give it.
+
+A test that needs Docker carries `@pytest.mark.docker`. Without an engine it is skipped, all such
+tests in one line that says how to get one; with CI=true it fails, so that no service goes missing
+there unseen. The fixtures `tiny_image`, `python_image` and `wandb_image` do the same for the images
+that scripts/test-images makes. The wandb client always runs as a subprocess, never in pytest's
+process, where each warning is an error.
+"""
+
+import http.client
+import json
+import os
+import socket
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+CI = os.environ.get("CI") == "true"
+ENGINE_REMEDY = "start one with `make docker-up` (root)"
+IMAGES_REMEDY = "make it with `make images`"
+
+ENGINE = pytest.StashKey["DockerEngine"]()
+
+
+class DockerEngine:
+    """What tests need to know of the engine: where it is and which images it holds."""
+
+    def __init__(self, socket_path: Path) -> None:
+        self.socket_path = socket_path
+        self.url = f"unix://{socket_path}"
+        self.version: str = self._get("/version")["Version"]
+
+    def has_image(self, tag: str) -> bool:
+        images = self._get(f'/images/json?filters={{"reference":["{tag}"]}}')
+        return bool(images)
+
+    def _get(self, path: str) -> dict:
+        connection = _SocketConnection(self.socket_path)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return json.loads(answer.read())
+        finally:
+            connection.close()
+
+
+class _SocketConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("docker", timeout=5)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def find_engine() -> DockerEngine | None:
+    """The engine that DOCKER_HOST names, else one on a usual socket, if it answers."""
+    host = os.environ.get("DOCKER_HOST", "")
+    if host:
+        candidates = [Path(host.removeprefix("unix://"))]
+    else:
+        candidates = [Path("/var/run/docker.sock"), Path.home() / ".docker/run/docker.sock"]
+    for path in candidates:
+        try:
+            return DockerEngine(path)
+        except (OSError, http.client.HTTPException, ValueError, KeyError):
+            continue
+    return None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[ENGINE] = find_engine()
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    engine = config.stash[ENGINE]
+    if engine is None:
+        return [f"missing: no Docker engine, its tests {_verdict()}; {ENGINE_REMEDY}"]
+    return [f"docker: {engine.version} on {engine.url}"]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("docker") and item.config.stash[ENGINE] is None:
+        _miss(f"no Docker engine answers: {ENGINE_REMEDY}")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def docker_engine(pytestconfig: pytest.Config) -> DockerEngine:
+    engine = pytestconfig.stash[ENGINE]
+    if engine is None:
+        _miss(f"no Docker engine answers: {ENGINE_REMEDY}")
+    return engine
+
+
+@pytest.fixture(scope="session")
+def tiny_image(docker_engine: DockerEngine) -> str:
+    """One static busybox: sh, echo, sleep and the like, and no more."""
+    return _image(docker_engine, "launch-async-test/tiny:latest")
+
+
+@pytest.fixture(scope="session")
+def python_image(docker_engine: DockerEngine) -> str:
+    return _image(docker_engine, "python:3.11-slim")
+
+
+@pytest.fixture(scope="session")
+def wandb_image(docker_engine: DockerEngine) -> str:
+    """Python with the wandb client installed."""
+    return _image(docker_engine, "launch-async-test/wandb:latest")
+
+
+def _image(engine: DockerEngine, tag: str) -> str:
+    if not engine.has_image(tag):
+        _miss(f"the engine has no image {tag}: {IMAGES_REMEDY}")
+    return tag
+
+
+def _verdict() -> str:
+    return "fail" if CI else "are skipped"
+
+
+def _miss(reason: str) -> NoReturn:
+    """Skips the test; in CI, where every service is owed, fails it."""
+    if CI:
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
