@@ -1,0 +1,253 @@
+"""The rules of runs: how they come to be, change, stop and go."""
+
+import secrets
+import string
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from launch_async.server import queueing
+from launch_async.server.context import Request
+from launch_async.server.errors import ApiError
+from launch_async.server.ids import decode_run_id
+from launch_async.server.projects import (
+    ProjectRow,
+    check_name,
+    ensure_project,
+    require_project,
+    resolve_entity,
+)
+from launch_async.server.run_rows import RUN_STATES, TERMINAL_STATES, RunRow, load_run
+from launch_async.server.store.engine import insert
+from launch_async.server.store.tables.people import entities
+from launch_async.server.store.tables.runs import projects, run_alerts, run_files, runs
+
+RUN_NAME_LENGTH = 8
+RUN_NAME_ALPHABET = string.ascii_lowercase + string.digits
+
+COLUMN_OF_INPUT = {
+    "group_name": "group_name",
+    "display_name": "display_name",
+    "description": "description",
+    "notes": "notes",
+    "commit": "git_commit",
+    "config": "config",
+    "host": "host",
+    "job_program": "program",
+    "job_repo": "repo",
+    "job_type": "job_type",
+    "sweep": "sweep_name",
+    "summary_metrics": "summary",
+}
+
+Values = dict[str, Any]
+
+
+async def find_run(connection: AsyncConnection, project_id: int, run_name: str) -> int | None:
+    """Return the row id of a run by name, None when there is none."""
+    rows = await connection.execute(
+        select(runs.c.id).where(runs.c.project_id == project_id, runs.c.name == run_name)
+    )
+    return rows.scalar_one_or_none()
+
+
+async def upsert_run(
+    connection: AsyncConnection, request: Request, given: Values
+) -> tuple[RunRow, bool]:
+    """Make or change a run as UpsertBucket asks; null leaves a field as it is.
+
+    Returns the run and whether it is new. Repeating it does no harm.
+    """
+    changes = _changes(given)
+    project, run_name = await _whereabouts(connection, request, given)
+    run_id = await find_run(connection, project.id, run_name)
+    inserted = run_id is None
+    if run_id is None:
+        run_id = await insert_run(connection, request, project, run_name, changes)
+    elif changes:
+        await connection.execute(update(runs).where(runs.c.id == run_id).values(**changes))
+    state = given.get("state") or ("running" if inserted else None)
+    if state is not None:
+        await set_run_state(connection, run_id, state, now=request.now())
+    return await _reload(connection, project, run_name), inserted
+
+
+async def insert_run(
+    connection: AsyncConnection,
+    request: Request,
+    project: ProjectRow,
+    run_name: str,
+    changes: Values,
+) -> int:
+    """Make a run in state pending and return its row id; a run that is there already stays."""
+    check_name("run", run_name)
+    now = request.now()
+    fresh: Values = {
+        "display_name": run_name,
+        "tags": "[]",
+        "config": "{}",
+        "summary": "{}",
+        **changes,
+        "project_id": project.id,
+        "name": run_name,
+        "state": "pending",
+        "stop_requested": False,
+        "user_id": request.viewer.user_id,
+        "created_at": now,
+        "heartbeat_at": now,
+        "history_lines": 0,
+        "event_lines": 0,
+        "console_lines": 0,
+        "last_step": -1,
+        "history_keys": "{}",
+    }
+    await connection.execute(insert(connection, runs).values(fresh).on_conflict_do_nothing())
+    run_id = await find_run(connection, project.id, run_name)
+    if run_id is None:
+        raise ApiError("the project of this run is gone", status=404)
+    return run_id
+
+
+async def set_run_state(
+    connection: AsyncConnection,
+    run_row_id: int,
+    state: str,
+    *,
+    exit_code: int | None = None,
+    now: datetime,
+) -> None:
+    """Change a run's state: the one place that does, so that its queue item follows it."""
+    if state not in RUN_STATES:
+        known = ", ".join(sorted(RUN_STATES))
+        raise ApiError(f"a run cannot be {state!r}; it can be {known}")
+    rows = await connection.execute(
+        select(runs.c.name, runs.c.state, runs.c.exit_code, projects.c.name, entities.c.name)
+        .join(projects, projects.c.id == runs.c.project_id)
+        .join(entities, entities.c.id == projects.c.entity_id)
+        .where(runs.c.id == run_row_id)
+    )
+    run_name, old_state, old_exit_code, project, entity = rows.one()
+    if (old_state, old_exit_code) == (state, exit_code):
+        return
+    ended = state in TERMINAL_STATES
+    values: Values = {"state": state, "exit_code": exit_code, "finished_at": now if ended else None}
+    if old_state in TERMINAL_STATES and not ended:
+        values["stop_requested"] = False  # a resumed run is not the one that was asked to stop
+    if not ended:
+        values["heartbeat_at"] = now
+    await connection.execute(update(runs).where(runs.c.id == run_row_id).values(**values))
+    await queueing.run_changed(
+        connection,
+        entity=entity,
+        project=project,
+        run_name=run_name,
+        state=state,
+        exit_code=exit_code,
+        now=now,
+    )
+
+
+async def require_run(
+    connection: AsyncConnection,
+    request: Request,
+    *,
+    entity: str | None,
+    project: str | None,
+    run_name: str,
+) -> RunRow:
+    """Return the run by names; 404 when it is missing or not the viewer's to see."""
+    place = await require_project(connection, request, entity, project)
+    return await _reload(connection, place, run_name)
+
+
+async def require_run_by_id(
+    connection: AsyncConnection, request: Request, storage_id: str
+) -> RunRow:
+    """Return the run by its storage id; 404 when it is missing or not the viewer's to see."""
+    run_name, project, entity = decode_run_id(storage_id)
+    return await require_run(
+        connection, request, entity=entity, project=project, run_name=run_name
+    )
+
+
+async def request_stop(connection: AsyncConnection, run: RunRow) -> None:
+    """Ask a run to stop: its process hears it with its next file_stream, its agent by a query."""
+    if not run.ended:
+        await connection.execute(
+            update(runs).where(runs.c.id == run.id).values(stop_requested=True)
+        )
+
+
+async def delete_run(connection: AsyncConnection, run: RunRow, *, now: datetime) -> list[int]:
+    """Delete a run and its lines; its artifacts stay. Returns the row ids of its files.
+
+    Their blobs are the caller's to delete, once the transaction has held.
+    """
+    if not run.ended:
+        await set_run_state(connection, run.id, "killed", now=now)
+    rows = await connection.execute(select(run_files.c.id).where(run_files.c.run_id == run.id))
+    file_ids = list(rows.scalars())
+    await connection.execute(delete(runs).where(runs.c.id == run.id))
+    return file_ids
+
+
+async def add_alert(
+    connection: AsyncConnection,
+    run: RunRow,
+    *,
+    title: str,
+    text: str,
+    severity: str,
+    now: datetime,
+) -> None:
+    """Keep an alert that a run raised."""
+    await connection.execute(
+        insert(connection, run_alerts).values(
+            run_id=run.id, title=title, text=text, severity=severity, created_at=now
+        )
+    )
+
+
+async def _whereabouts(
+    connection: AsyncConnection, request: Request, given: Values
+) -> tuple[ProjectRow, str]:
+    """Return the project (made when missing) and the run name that an UpsertBucket means."""
+    if given.get("id"):
+        run_name, project_name, entity_name = decode_run_id(given["id"])
+        project = await require_project(connection, request, entity_name, project_name)
+        if await find_run(connection, project.id, run_name) is None:
+            raise ApiError(f"run {entity_name}/{project_name}/{run_name} not found", status=404)
+        return project, run_name
+    entity = await resolve_entity(connection, request, given.get("entity_name"))
+    project = await ensure_project(
+        connection, entity.id, given.get("model_name"), user_id=request.viewer.user_id
+    )
+    return project, given.get("name") or _random_name()
+
+
+def _changes(given: Values) -> Values:
+    changes: Values = {
+        column: given[name]
+        for name, column in COLUMN_OF_INPUT.items()
+        if given.get(name) is not None
+    }
+    if given.get("tags") is not None:
+        changes["tags"] = msgspec.json.encode(given["tags"]).decode()
+    for column in ("config", "summary"):
+        if not str(changes.get(column, "{}")).lstrip().startswith("{"):
+            raise ApiError(f"a run's {column} is a JSON object")
+    return changes
+
+
+async def _reload(connection: AsyncConnection, project: ProjectRow, run_name: str) -> RunRow:
+    run = await load_run(connection, project, run_name)
+    if run is None:
+        raise ApiError(f"run {project.entity_name}/{project.name}/{run_name} not found", status=404)
+    return run
+
+
+def _random_name() -> str:
+    return "".join(secrets.choice(RUN_NAME_ALPHABET) for _ in range(RUN_NAME_LENGTH))
