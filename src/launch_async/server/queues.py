@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, Select, delete, exists, select, update
+from sqlalchemy import Select, delete, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.context import Request
@@ -316,5 +316,5 @@ async def _one(connection: AsyncConnection, statement: Select[Any]) -> QueueRow 
     return None if row is None else _queue(row)
 
 
-def _queue(row: Row[Any]) -> QueueRow:
+def _queue(row: Any) -> QueueRow:
     return QueueRow(*row)
