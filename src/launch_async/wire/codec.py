@@ -12,7 +12,7 @@ from launch_async.domain.spec import Overrides, RunSpec
 ARTIFACT_SCHEME = "wandb-artifact://_id/"
 
 
-class Malformed(ValueError):
+class MalformedError(ValueError):
     """The JSON is not what W&B writes; the text names the part and is shown to users."""
 
 
@@ -70,20 +70,20 @@ def decode_run_spec(data: Any) -> RunSpec:
     """The run spec of a popped item (a JSON object, already decoded).
 
     Raises:
-        Malformed: a part is missing, has the wrong type, or says two things at once.
+        MalformedError: a part is missing, has the wrong type, or says two things at once.
     """
     try:
         wire = msgspec.convert(data, _WireSpec)
     except msgspec.ValidationError as error:
         msg = f"the run spec cannot be understood: {error}"
-        raise Malformed(msg) from error
+        raise MalformedError(msg) from error
     image = wire.image_uri or (wire.docker.docker_image if wire.docker else None)
     if bool(wire.job) == bool(image):
         what = "both a job and an image" if image else "neither a job nor an image"
         if not image and wire.uri:
             what = f"the uri {wire.uri!r}, which this agent cannot run"
         msg = f"the run spec names {what}; launch a job or an image"
-        raise Malformed(msg)
+        raise MalformedError(msg)
     resource = wire.resource or "local-container"
     overrides = wire.overrides or _WireOverrides()
     return RunSpec(
@@ -115,13 +115,13 @@ def decode_job(content: bytes, *, ref: str, artifact_id: str) -> Job:
     """The job in a `wandb-job.json` (formats: wire-contract.md §5.3).
 
     Raises:
-        Malformed: the file is not one.
+        MalformedError: the file is not one.
     """
     try:
         wire = msgspec.json.decode(content, type=_WireJob)
     except msgspec.DecodeError as error:
         msg = f"wandb-job.json of {ref} cannot be understood: {error}"
-        raise Malformed(msg) from error
+        raise MalformedError(msg) from error
     return Job(
         source=_source(wire, ref),
         entrypoint=wire.source.entrypoint or (),
@@ -161,7 +161,7 @@ def _source(wire: _WireJob, ref: str) -> ArtifactSource | GitSource | ImageSourc
             return ImageSource(image=source.image)
         case _:
             msg = f"the job {ref} has the source type {wire.source_type!r} without its source"
-            raise Malformed(msg)
+            raise MalformedError(msg)
 
 
 def _python_version(runtime: str | None) -> str | None:

@@ -13,7 +13,8 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import anyio
@@ -77,7 +78,7 @@ class Transport:
         ca_file: Path | None = None,
         max_tries: int = MAX_TRIES,
     ) -> AsyncGenerator[Self, None]:
-        """A transport that lives as long as the block; proxies come from the environment.
+        """A transport that lives as long as the block.
 
         Raises:
             AgentUnfit: `ca_file` is not a bundle of certificates.
@@ -86,7 +87,6 @@ class Transport:
         async with aiohttp.ClientSession(
             connector=connector,
             headers={"User-Agent": f"launch-async/{__version__}"},
-            trust_env=True,
             timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT_SECONDS),
         ) as session:
             yield cls(session, base_url=base_url, api_key=api_key, max_tries=max_tries)
@@ -170,7 +170,9 @@ class Transport:
         if method == "POST":
             sent["Content-Type"] = "application/json"
         try:
-            async with self._session.request(method, url, data=body, headers=sent) as response:
+            async with self._session.request(
+                method, url, data=body, headers=sent, proxy=_proxy_for(url)
+            ) as response:
                 if response.status < HTTPStatus.BAD_REQUEST:
                     content: bytes = await (read or _bounded)(response)
                     return content
@@ -208,6 +210,17 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
             raise _Failed("sent an answer that is too large")
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def _proxy_for(url: str) -> str | None:
+    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for this address.
+
+    aiohttp's own `trust_env` would also read netrc and then refuse our Authorization header.
+    """
+    parts = urlsplit(url)
+    if proxy_bypass(parts.hostname or ""):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext | bool:

@@ -1,1 +1,1 @@
-
+"""Where the agent remembers its open items."""

@@ -1,1 +1,1 @@
-
+"""Queue services that the agent can take items from."""

@@ -1,0 +1,237 @@
+"""W&B's queue API: items, the agent's presence and what is known of runs.
+
+One object for the three ports, since they share one registration. Works against W&B's service, a
+self-managed W&B and our control plane.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from launch_async import __version__
+from launch_async.domain.errors import AgentUnfit, Unavailable
+from launch_async.domain.ids import ItemId, QueueRef, RunId, RunRef, new_run_id
+from launch_async.domain.item import Item
+from launch_async.domain.outcome import Outcome
+from launch_async.kit.clock import unix_now
+from launch_async.ports.presence import AgentStatus
+from launch_async.ports.queue import RejectedItem
+from launch_async.ports.runs import RunView
+from launch_async.wire import operations
+from launch_async.wire.codec import MalformedError, decode_run_spec
+from launch_async.wire.transport import RequestRefused, Transport
+
+HIDDEN_JOB_TYPE = "sweep-controller"
+"""Job type of the agent's hidden run, as W&B's agent sets it (launch-features.md R1)."""
+
+RUNS_PER_REQUEST = 100
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class WandbQueueService:
+    """The ports `ItemQueue`, `Presence` and `RunDirectory` over GraphQL."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        queues: Sequence[QueueRef],
+        hostname: str,
+        agent_config: Mapping[str, Any],
+    ) -> None:
+        self._transport = transport
+        self._queues = queues
+        self._hostname = hostname
+        self._agent_config = agent_config
+        self._agent_id: str | None = None
+        self._agent_name = ""
+        self._hidden_run: RunRef | None = None
+
+    async def register(self) -> str:
+        """Raises `AgentUnfit` when a queue does not exist or the API refuses the agent."""
+        entity = self._queues[0].entity
+        project = operations.LAUNCH_PROJECT
+        try:
+            queue_ids = await self._queue_ids(entity)
+            created = await self._transport.execute(
+                operations.CREATE_AGENT,
+                {
+                    "entity": entity,
+                    "project": project,
+                    "queues": queue_ids,
+                    "hostname": self._hostname,
+                    "agentConfig": msgspec.json.encode(self._agent_config).decode(),
+                    "version": f"launch-async@{__version__}",
+                },
+            )
+            self._agent_id = created["createLaunchAgent"]["launchAgentId"]
+            agent = await self._transport.execute(operations.AGENT, {"agentId": self._agent_id})
+            self._agent_name = agent["launchAgent"]["name"]
+            await self._transport.execute(
+                operations.UPSERT_RUN,
+                {
+                    "name": self._agent_name,
+                    "displayName": self._agent_name,
+                    "project": project,
+                    "entity": entity,
+                    "jobType": HIDDEN_JOB_TYPE,
+                },
+            )
+        except RequestRefused as error:
+            msg = f"{self._transport.base_url} refused this agent: {error}"
+            raise AgentUnfit(msg) from error
+        except (KeyError, TypeError) as error:
+            msg = f"{self._transport.base_url} answered the registration without an agent"
+            raise AgentUnfit(msg) from error
+        self._hidden_run = RunRef(entity=entity, project=project, run_id=RunId(self._agent_name))
+        return self._agent_name
+
+    async def beat(self, status: AgentStatus) -> bool:
+        """True when the service asks this agent to stop polling."""
+        try:
+            answer = await self._transport.execute(operations.AGENT, {"agentId": self._agent_id})
+            agent = answer.get("launchAgent")
+            if agent is None:
+                await self.register()
+                return False
+            await self._transport.execute(
+                operations.UPDATE_AGENT, {"agentId": self._agent_id, "agentStatus": status.value}
+            )
+        except RequestRefused as error:
+            msg = f"the heartbeat was refused: {error}"
+            raise Unavailable(msg) from error
+        return bool(agent["stopPolling"])
+
+    async def upload(self, path: str, content: bytes) -> None:
+        """Put a file into the agent's hidden run."""
+        run = self._hidden_run
+        if run is None:
+            msg = "the agent has no hidden run yet"
+            raise Unavailable(msg)
+        try:
+            answer = await self._transport.execute(
+                operations.CREATE_RUN_FILES,
+                {"entity": run.entity, "project": run.project, "run": run.run_id, "files": [path]},
+            )
+            made = answer["createRunFiles"]
+            headers = dict(header.split(":", 1) for header in made["uploadHeaders"] or ())
+            await self._transport.put(made["files"][0]["uploadUrl"], content, headers)
+        except RequestRefused as error:
+            msg = f"the file {path} was refused: {error}"
+            raise Unavailable(msg) from error
+
+    async def pop(self, queue: QueueRef) -> Item | RejectedItem | None:
+        """The next item of the queue, or None."""
+        try:
+            answer = await self._transport.execute(
+                operations.POP,
+                {
+                    "entity": queue.entity,
+                    "project": queue.project,
+                    "queueName": queue.name,
+                    "launchAgentId": self._agent_id,
+                },
+            )
+        except RequestRefused as error:
+            msg = f"the queue {queue} refused: {error}"
+            raise Unavailable(msg) from error
+        popped = answer.get("popFromRunQueue")
+        if popped is None:
+            return None
+        item_id = ItemId(popped["runQueueItemId"])
+        try:
+            spec = decode_run_spec(popped["runSpec"])
+        except MalformedError as error:
+            return RejectedItem(id=item_id, queue=queue, message=str(error))
+        run_id = spec.run_id or new_run_id()
+        return Item(id=item_id, queue=queue, run_id=run_id, spec=spec, popped_at=unix_now())
+
+    async def ack(self, item_id: ItemId, run_id: RunId) -> bool:
+        """Claim the item; False when it is somebody else's or gone."""
+        try:
+            answer = await self._transport.execute(
+                operations.ACK, {"itemId": item_id, "runId": run_id}
+            )
+        except RequestRefused as error:
+            log.warning("ack refused", item=item_id, reason=str(error))
+            return False
+        return bool((answer.get("ackRunQueueItem") or {}).get("success"))
+
+    async def fail(self, item_id: ItemId, outcome: Outcome, *, files: Sequence[str]) -> None:
+        """Tell that the item failed. A service that does not know the item any more is obeyed."""
+        try:
+            await self._transport.execute(
+                operations.FAIL,
+                {
+                    "runQueueItemId": item_id,
+                    "message": outcome.message,
+                    "stage": outcome.stage.value,
+                    "filePaths": list(files),
+                },
+            )
+        except RequestRefused as error:
+            log.warning("failure report refused", item=item_id, reason=str(error))
+
+    async def look_up(self, runs: Sequence[RunRef]) -> Mapping[RunRef, RunView]:
+        """State and stop flag of many runs, `RUNS_PER_REQUEST` per request."""
+        found: dict[RunRef, RunView] = {}
+        for start in range(0, len(runs), RUNS_PER_REQUEST):
+            found.update(await self._look_up(runs[start : start + RUNS_PER_REQUEST]))
+        return found
+
+    async def _look_up(self, runs: Sequence[RunRef]) -> Mapping[RunRef, RunView]:
+        variables: dict[str, str] = {}
+        for index, run in enumerate(runs):
+            variables |= {
+                f"e{index}": run.entity,
+                f"p{index}": run.project,
+                f"r{index}": run.run_id,
+            }
+        try:
+            answer = await self._transport.execute(operations.look_up_runs(len(runs)), variables)
+        except RequestRefused as error:
+            msg = f"the runs could not be looked up: {error}"
+            raise Unavailable(msg) from error
+        found: dict[RunRef, RunView] = {}
+        for index, run in enumerate(runs):
+            view = (answer.get(f"q{index}") or {}).get("run")
+            if view is not None:
+                found[run] = RunView(
+                    state=view["state"] or "pending", stop_requested=bool(view["stopped"])
+                )
+        return found
+
+    async def _queue_ids(self, entity: str) -> list[str]:
+        answer = await self._transport.execute(
+            operations.RUN_QUEUES,
+            {"entity": entity, "projectName": operations.LAUNCH_PROJECT},
+        )
+        project = answer.get("project")
+        known = {queue["name"]: queue["id"] for queue in (project or {}).get("runQueues") or ()}
+        missing = [queue.name for queue in self._queues if queue.name not in known]
+        if missing:
+            available = ", ".join(sorted(known)) or "none"
+            msg = (
+                f"no queue {', '.join(missing)} in the entity {entity}; it has: {available}. "
+                "Make the queue first or correct its name."
+            )
+            raise AgentUnfit(msg)
+        return [known[queue.name] for queue in self._queues]
+
+
+async def default_entity(transport: Transport) -> str:
+    """The login's own entity.
+
+    Raises:
+        AgentUnfit: the key belongs to nobody.
+    """
+    answer = await transport.execute(operations.VIEWER, {})
+    viewer = answer.get("viewer")
+    if not viewer or not viewer.get("entity"):
+        msg = f"{transport.base_url} does not know this API key; check WANDB_API_KEY"
+        raise AgentUnfit(msg)
+    entity: str = viewer["entity"]
+    return entity

@@ -1,0 +1,32 @@
+"""Claim: the ack that makes a leased item ours, with its run id fixed before it is sent."""
+
+import anyio
+import structlog
+
+from launch_async.agent.table import Tracked
+from launch_async.agent.tools import Tools
+from launch_async.domain.errors import Unavailable
+from launch_async.domain.phase import Phase
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+async def claim(tracked: Tracked, tools: Tools) -> bool:
+    """Whether the item is ours now; False: let it go, somebody else has it or it was cancelled.
+
+    An ack whose answer was lost may have counted, so it is repeated until there is an answer; the
+    service takes the same run id twice (docs/adr/0002).
+    """
+    item = tracked.item
+    await tools.table.move(tracked, Phase.CLAIMING)
+    while True:
+        try:
+            claimed = await tools.queue.ack(item.id, item.run_id)
+        except Unavailable as error:
+            log.warning("ack not answered, trying again", reason=str(error))
+            await anyio.sleep(error.retry_after_seconds or tools.retry_seconds)
+        else:
+            break
+    if claimed:
+        await tools.table.move(tracked, Phase.PREPARING)
+    return claimed

@@ -1,0 +1,67 @@
+"""Prepare: from a claimed item to a complete launch order; finds or makes what can be started."""
+
+from launch_async.agent.table import Tracked
+from launch_async.agent.tools import Target, Tools
+from launch_async.domain.environment import macro_table, run_environment, run_secrets
+from launch_async.domain.errors import ItemError, Reason
+from launch_async.domain.item import Item
+from launch_async.domain.job import ImageSource, Job
+from launch_async.domain.macros import fill_macros
+from launch_async.ports.build import BuildOrder
+from launch_async.ports.runner import ImageWork, LaunchOrder
+
+
+async def prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
+    """Resolve the job, build what it needs (bounded over all items), and put the order together.
+
+    Raises:
+        ItemError: the job is missing or broken, cannot be built, or its target is not served here.
+        Unavailable: a service that it needs did not answer.
+    """
+    item = tracked.item
+    target = target_of(item, tools)
+    tracked.detail = "resolving the job"
+    job = await _resolve(item, tools)
+    entrypoint = item.spec.overrides.entry_point or job.entrypoint
+    tracked.detail = "waiting for a build slot"
+    async with tools.builds:
+        tracked.detail = "building"
+        work = await target.builder.build(BuildOrder(item=item, job=job, entrypoint=entrypoint))
+    image = work.image if isinstance(work, ImageWork) else None
+    return LaunchOrder(
+        item_id=item.id,
+        queue=item.queue,
+        run=item.run,
+        identity=tools.identity,
+        work=work,
+        args=item.spec.overrides.args,
+        environment=run_environment(item, base_url=tools.base_url, image=image),
+        secrets=run_secrets(item, agent_key=tools.api_key),
+        resource_args=fill_macros(item.spec.resource_args, macro_table(item, image=image)),
+    )
+
+
+def target_of(item: Item, tools: Tools) -> Target:
+    """The target that the item's resource names.
+
+    Raises:
+        ItemError: this agent does not serve it.
+    """
+    target = tools.targets.get(item.spec.resource)
+    if target is None:
+        served = ", ".join(sorted(tools.targets))
+        msg = (
+            f"this agent cannot run the resource {item.spec.resource!r}; it serves {served}. "
+            "Push to a queue of one of these types."
+        )
+        raise ItemError(msg, reason=Reason.TARGET_UNSUPPORTED)
+    return target
+
+
+async def _resolve(item: Item, tools: Tools) -> Job:
+    if item.spec.image is not None:
+        return Job(source=ImageSource(image=item.spec.image))
+    if item.spec.job is None:
+        msg = "the item names neither a job nor an image"
+        raise ItemError(msg, reason=Reason.SPEC_INVALID)
+    return await tools.jobs.job(item.spec.job)

@@ -1,0 +1,75 @@
+"""Report: tell the queue how the item ended, then clean up. Repeated until it has been told."""
+
+import anyio
+import structlog
+
+from launch_async.agent.prepare import target_of
+from launch_async.agent.table import Tracked
+from launch_async.agent.tools import Tools
+from launch_async.domain.errors import Unavailable
+from launch_async.domain.outcome import Outcome
+from launch_async.domain.phase import Phase
+
+UPLOAD_TRIES = 3
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+async def report(tracked: Tracked, outcome: Outcome, tools: Tools) -> None:
+    """After this the service knows and nothing is left on the backend; survives any outage."""
+    await tools.table.move(tracked, Phase.REPORTING, outcome=outcome)
+    if outcome.failed:
+        log.warning("item failed", reason=outcome.reason, message=outcome.message.split("\n")[0])
+        await _tell(tracked, outcome, tools)
+    handle = tracked.entry.handle
+    if handle is not None:
+        try:
+            await target_of(tracked.item, tools).runner.remove(handle)
+        except Unavailable as error:
+            log.warning("leftovers stay on the backend", reason=str(error))
+
+
+async def _tell(tracked: Tracked, outcome: Outcome, tools: Tools) -> None:
+    files = await _upload(tracked, outcome, tools)
+    while True:
+        try:
+            await tools.queue.fail(tracked.item.id, outcome, files=files)
+        except Unavailable as error:
+            tracked.detail = "waiting to report"
+            log.warning("failure not yet reported", reason=str(error))
+            await anyio.sleep(error.retry_after_seconds or tools.retry_seconds)
+        else:
+            return
+
+
+async def _upload(tracked: Tracked, outcome: Outcome, tools: Tools) -> list[str]:
+    """The error file's path in the agent's hidden run; none when it cannot be uploaded."""
+    path = f"{tracked.item.id}/error/error.log"
+    for _ in range(UPLOAD_TRIES):
+        try:
+            await tools.presence.upload(path, error_file(tracked, outcome).encode())
+        except Unavailable as error:
+            log.warning("error file not uploaded", reason=str(error))
+            await anyio.sleep(tools.retry_seconds)
+        else:
+            return [path]
+    return []
+
+
+def error_file(tracked: Tracked, outcome: Outcome) -> str:
+    """What the item's user finds behind the message: facts first, then the log's last lines."""
+    item = tracked.item
+    facts = {
+        "item": item.id,
+        "queue": item.queue,
+        "run": item.run,
+        "job": item.spec.job or item.spec.image,
+        "stage": outcome.stage,
+        "reason": outcome.reason,
+        "exit code": outcome.exit_code,
+    }
+    lines = [f"{name}: {value}" for name, value in facts.items() if value is not None]
+    lines += ["", outcome.message.split(". Last lines of its log:")[0]]
+    if outcome.log_tail:
+        lines += ["", f"last {len(outcome.log_tail)} lines of the log:", *outcome.log_tail]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,44 @@
+"""What a journey works with: the ports, built by compose and the same for all items."""
+
+from collections.abc import Mapping
+
+import anyio
+import msgspec
+
+from launch_async.agent.table import Table
+from launch_async.domain.secret import Secret
+from launch_async.ports.build import Builder
+from launch_async.ports.jobs import JobStore
+from launch_async.ports.presence import Presence
+from launch_async.ports.queue import ItemQueue
+from launch_async.ports.runner import Runner
+from launch_async.ports.runs import RunDirectory
+
+
+class Target(msgspec.Struct, frozen=True):
+    """One resource type: who makes a job runnable for it and who runs it."""
+
+    runner: Runner
+    builder: Builder
+
+
+class Tools(msgspec.Struct, frozen=True, kw_only=True):
+    """The ports and settings of one agent."""
+
+    table: Table
+    queue: ItemQueue
+    presence: Presence
+    runs: RunDirectory
+    jobs: JobStore
+    targets: Mapping[str, Target]
+    """By resource type, in W&B's words: `local-process`, `local-container`."""
+    builds: anyio.CapacityLimiter
+    identity: str
+    base_url: str
+    api_key: Secret[str]
+    retry_seconds: float
+    """Pause between two tries of something that must be told in the end."""
+    stop_grace_seconds: float
+    """From a stop request to the forced end."""
+    start_timeout_seconds: float
+    """From launch to running; 0 is no limit."""
