@@ -40,7 +40,7 @@ async def ack_item(
     claim = await item_of_run(
         connection, entity=item.run_entity, project=item.run_project, run_name=run_name
     )
-    if run is None or claim is None or claim["id"] != item.id:
+    if run is None or claim is None or claim.id != item.id:
         return True
     began_before_the_ack = item.leased_at is not None and run.created_at >= item.leased_at
     event = run_event(run.state, stop_requested=run.stop_requested)
@@ -137,14 +137,14 @@ async def _give_up_run(connection: AsyncConnection, item: ItemRow, *, now: datet
         connection, entity=item.run_entity, project=item.run_project, run_name=item.run_name
     )
     run = await _run_of(connection, item, item.run_name)
-    if run is not None and run.state == "running" and newest is not None:
-        if newest["id"] == item.id:  # else the run was requeued and is another item's now
-            await set_run_state(connection, run.id, "crashed", now=now)
+    requeued = newest is not None and newest.id != item.id  # the run is another item's now
+    if run is not None and run.state == "running" and not requeued:
+        await set_run_state(connection, run.id, "crashed", now=now)
 
 
 async def _run_of(
     connection: AsyncConnection, item: ItemRow, run_name: str
-) -> Row[tuple[int, str, bool, datetime]] | None:
+) -> Row[int, str, bool, datetime] | None:
     rows = await connection.execute(
         select(runs.c.id, runs.c.state, runs.c.stop_requested, runs.c.created_at)
         .join(projects, projects.c.id == runs.c.project_id)

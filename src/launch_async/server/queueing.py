@@ -1,6 +1,5 @@
 """How items come into a queue, and how they follow their runs."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +23,15 @@ class PushedItem(msgspec.Struct, frozen=True):
 
     id: int
     spec: dict[str, Any]
+
+
+class ClaimedItem(msgspec.Struct, frozen=True):
+    """As much of an item as its run may change."""
+
+    id: int
+    state: str
+    ended_by: str | None
+    started_at: datetime | None
 
 
 async def push(
@@ -91,22 +99,22 @@ async def run_changed(
 
 
 async def follow_run(
-    connection: AsyncConnection, item: Mapping[str, Any], event: ItemEvent, *, now: datetime
+    connection: AsyncConnection, item: ClaimedItem, event: ItemEvent, *, now: datetime
 ) -> None:
-    """Move one item (a mapping of id, state, ended_by, started_at) by an event of its run."""
-    before = ItemState(item["state"])
-    ended_by = None if item["ended_by"] is None else EndedBy(item["ended_by"])
+    """Move one item by an event of its run."""
+    before = ItemState(item.state)
+    ended_by = None if item.ended_by is None else EndedBy(item.ended_by)
     after = move(before, event, ended_by=ended_by)
     if after is None or after is before:
         return
     over = after in ENDED
     await connection.execute(
         update(queue_items)
-        .where(queue_items.c.id == item["id"], queue_items.c.state == before)
+        .where(queue_items.c.id == item.id, queue_items.c.state == before)
         .values(
             state=after,
             ended_by=EndedBy.RUN if over else None,
-            started_at=item["started_at"] or now,
+            started_at=item.started_at or now,
             ended_at=now if over else None,
         )
     )
@@ -114,8 +122,8 @@ async def follow_run(
 
 async def item_of_run(
     connection: AsyncConnection, *, entity: str, project: str, run_name: str
-) -> Mapping[str, Any] | None:
-    """Return the newest item that was claimed for this run, as `follow_run` takes it."""
+) -> ClaimedItem | None:
+    """Return the newest item that was claimed for this run."""
     rows = await connection.execute(
         select(
             queue_items.c.id,
@@ -131,7 +139,8 @@ async def item_of_run(
         .order_by(queue_items.c.id.desc())
         .limit(1)
     )
-    return rows.mappings().one_or_none()
+    row = rows.one_or_none()
+    return None if row is None else ClaimedItem(*row)
 
 
 async def _stop_requested(
