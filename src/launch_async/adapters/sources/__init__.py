@@ -1,1 +1,1 @@
-
+"""Where jobs and their code come from."""
