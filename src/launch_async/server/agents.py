@@ -1,0 +1,194 @@
+"""Launch agents: registered, seen, and asked to stop."""
+
+import secrets
+import string
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import ColumnElement, case, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from launch_async.server.context import Request
+from launch_async.server.errors import ApiError
+from launch_async.server.ids import decode_number
+from launch_async.server.projects import ProjectRow
+from launch_async.server.queues import find_queue_by_id
+from launch_async.server.store.engine import insert
+from launch_async.server.store.tables.people import entities, users
+from launch_async.server.store.tables.queues import launch_agent_queues, launch_agents, run_queues
+from launch_async.server.store.tables.runs import projects
+
+AGENT: Final = "LaunchAgent"
+KILLED: Final = "KILLED"
+STATUSES: Final = ("POLLING", "RUNNING", KILLED)
+NAME_ALPHABET: Final = string.ascii_lowercase + string.digits
+NAME_LENGTH: Final = 8
+
+
+class AgentQueue(msgspec.Struct, frozen=True):
+    """One queue that an agent polls."""
+
+    id: int
+    name: str
+
+
+class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent as it was last seen."""
+
+    id: int
+    entity_name: str
+    name: str
+    hostname: str
+    version: str | None
+    config: str | None
+    status: str
+    stop_polling: bool
+    created_by: str | None
+    created_at: datetime
+    heartbeat_at: datetime
+    queues: tuple[AgentQueue, ...]
+
+
+async def register_agent(
+    connection: AsyncConnection,
+    request: Request,
+    project: ProjectRow,
+    *,
+    queue_ids: Sequence[str],
+    hostname: str,
+    config: str | None,
+    version: str | None,
+) -> int:
+    """Store a new agent and return its row id; every queue must be of the same entity."""
+    numbers: set[int] = set()
+    for queue_id in queue_ids:
+        queue = await find_queue_by_id(connection, request, queue_id)
+        if queue is None or queue.entity_id != project.entity_id:
+            raise ApiError(
+                f"queue {queue_id!r} is not a queue of entity {project.entity_name!r}; "
+                "start the agent again with queues of that entity",
+                status=404,
+            )
+        numbers.add(queue.id)
+    if not numbers:
+        raise ApiError("an agent needs at least one queue to poll")
+    agent_id = await _insert_agent(
+        connection,
+        {
+            "project_id": project.id,
+            "hostname": hostname[:256],
+            "version": None if version is None else version[:64],
+            "config": config,
+            "status": "POLLING",
+            "stop_polling": False,
+            "created_by": request.viewer.user_id,
+            "created_at": request.now(),
+            "heartbeat_at": request.now(),
+        },
+    )
+    await connection.execute(
+        insert(connection, launch_agent_queues),
+        [{"agent_id": agent_id, "queue_id": number} for number in sorted(numbers)],
+    )
+    return agent_id
+
+
+async def find_agent(
+    connection: AsyncConnection, request: Request, agent_id: str
+) -> AgentRow | None:
+    """Return an agent by its opaque id, or None when it is missing or not the viewer's to see."""
+    try:
+        number = decode_number(agent_id, AGENT)
+    except ApiError:
+        return None
+    found = await _agents(connection, launch_agents.c.id == number)
+    return found[0] if found and found[0].entity_name in request.viewer.entities else None
+
+
+async def agents_of_project(connection: AsyncConnection, project_id: int) -> list[AgentRow]:
+    """Return a project's agents, the last seen first."""
+    return await _agents(connection, launch_agents.c.project_id == project_id)
+
+
+async def agents_of_queue(connection: AsyncConnection, queue_id: int) -> list[AgentRow]:
+    """Return the agents that poll a queue, the last seen first."""
+    polled = select(launch_agent_queues.c.agent_id).where(
+        launch_agent_queues.c.queue_id == queue_id
+    )
+    return await _agents(connection, launch_agents.c.id.in_(polled))
+
+
+async def set_status(
+    connection: AsyncConnection, agent_id: int, status: str | None, *, now: datetime
+) -> None:
+    """Note what an agent says of itself. KILLED stays: its last jobs still report afterwards."""
+    values: dict[str, Any] = {"heartbeat_at": now}
+    if status is not None:
+        values["status"] = case((launch_agents.c.status == KILLED, KILLED), else_=status)
+    await connection.execute(
+        update(launch_agents).where(launch_agents.c.id == agent_id).values(values)
+    )
+
+
+async def stop_agent(connection: AsyncConnection, agent_id: int) -> None:
+    """Ask an agent to take no more items."""
+    await connection.execute(
+        update(launch_agents).where(launch_agents.c.id == agent_id).values(stop_polling=True)
+    )
+
+
+async def _insert_agent(connection: AsyncConnection, values: dict[str, Any]) -> int:
+    while True:  # a taken name is as likely as a lottery win
+        name = "agent-" + "".join(secrets.choice(NAME_ALPHABET) for _ in range(NAME_LENGTH))
+        made = await connection.execute(
+            insert(connection, launch_agents)
+            .values(**values, name=name)
+            .on_conflict_do_nothing()
+            .returning(launch_agents.c.id)
+        )
+        agent_id = made.scalar_one_or_none()
+        if agent_id is not None:
+            return int(agent_id)
+
+
+async def _agents(connection: AsyncConnection, which: ColumnElement[bool]) -> list[AgentRow]:
+    rows = await connection.execute(
+        select(
+            launch_agents.c.id,
+            entities.c.name.label("entity_name"),
+            launch_agents.c.name,
+            launch_agents.c.hostname,
+            launch_agents.c.version,
+            launch_agents.c.config,
+            launch_agents.c.status,
+            launch_agents.c.stop_polling,
+            users.c.username.label("created_by"),
+            launch_agents.c.created_at,
+            launch_agents.c.heartbeat_at,
+        )
+        .join(projects, projects.c.id == launch_agents.c.project_id)
+        .join(entities, entities.c.id == projects.c.entity_id)
+        .outerjoin(users, users.c.id == launch_agents.c.created_by)
+        .where(which)
+        .order_by(launch_agents.c.heartbeat_at.desc(), launch_agents.c.id.desc())
+    )
+    found = rows.mappings().all()
+    queues = await _queues_of(connection, [row["id"] for row in found])
+    return [AgentRow(**dict(row.items()), queues=queues.get(row["id"], ())) for row in found]
+
+
+async def _queues_of(
+    connection: AsyncConnection, agent_ids: Sequence[int]
+) -> dict[int, tuple[AgentQueue, ...]]:
+    rows = await connection.execute(
+        select(launch_agent_queues.c.agent_id, run_queues.c.id, run_queues.c.name)
+        .join(run_queues, run_queues.c.id == launch_agent_queues.c.queue_id)
+        .where(launch_agent_queues.c.agent_id.in_(agent_ids))
+        .order_by(run_queues.c.name)
+    )
+    found: dict[int, tuple[AgentQueue, ...]] = {}
+    for agent_id, queue_id, name in rows:
+        found[agent_id] = (*found.get(agent_id, ()), AgentQueue(queue_id, name))
+    return found

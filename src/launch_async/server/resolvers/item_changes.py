@@ -1,0 +1,174 @@
+"""Mutations of queue items: pushed and deleted by people; popped, acked and failed by agents."""
+
+from typing import Any
+
+import msgspec
+from ariadne import MutationType, SchemaBindable
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from launch_async.server import claims, items, leases, queueing, queues
+from launch_async.server.agents import AGENT, find_agent
+from launch_async.server.context import Info, Request, request_of
+from launch_async.server.errors import ApiError
+from launch_async.server.ids import decode_number, encode_id
+from launch_async.server.leases import ITEM
+from launch_async.server.projects import LAUNCH_PROJECT, find_project
+from launch_async.server.queues import QueueRow
+from launch_async.server.run_specs import without_secrets
+
+mutation = MutationType()
+
+BINDABLES: list[SchemaBindable] = [mutation]
+
+Json = dict[str, Any]
+
+MAX_RUN_NAME = 128
+
+
+@mutation.field("pushToRunQueueByName")
+async def push_to_run_queue_by_name(_: None, info: Info, input: Json) -> Json:  # noqa: A002
+    """Put a run spec into a queue that is known by its name."""
+    request = request_of(info)
+    async with request.store.write() as connection:
+        queue = await _named_queue(connection, request, input)
+        return await _push(connection, request, queue, input)
+
+
+@mutation.field("pushToRunQueue")
+async def push_to_run_queue(_: None, info: Info, input: Json) -> Json:  # noqa: A002
+    """Put a run spec into a queue that is known by its id: the client's second try."""
+    request = request_of(info)
+    async with request.store.write() as connection:
+        queue = await queues.find_queue_by_id(connection, request, input["queue_id"])
+        if queue is None:
+            raise ApiError("this queue is gone; push to another one", status=404)
+        return await _push(connection, request, queue, input)
+
+
+@mutation.field("popFromRunQueue")
+async def pop_from_run_queue(_: None, info: Info, input: Json) -> Json | None:  # noqa: A002
+    """Lease the first item; null when there is none or the agent was asked to stop."""
+    request = request_of(info)
+    given = input.get("launch_agent_id")
+    async with request.store.write() as connection:
+        queue = await _named_queue(connection, request, input)
+        agent = None
+        if given is not None:
+            agent = await find_agent(connection, request, given)
+            if agent is None:
+                raise ApiError("this agent is not known here; start it again", status=404)
+            if agent.stop_polling:
+                return None
+        popped = await leases.pop(
+            connection,
+            queue_id=queue.id,
+            agent_id=None if agent is None else agent.id,
+            now=request.now(),
+        )
+    if popped is None:
+        return None
+    return {
+        "run_queue_item_id": encode_id(ITEM, popped.id),
+        "run_spec": msgspec.json.decode(popped.run_spec),
+    }
+
+
+@mutation.field("ackRunQueueItem")
+async def ack_run_queue_item(_: None, info: Info, input: Json) -> Json:  # noqa: A002
+    """Claim an item for a run."""
+    request = request_of(info)
+    run_name = input["run_name"]
+    if not 1 <= len(run_name) <= MAX_RUN_NAME or "/" in run_name:
+        raise ApiError(f"{run_name!r} is not a run id: 1 to {MAX_RUN_NAME} characters without '/'")
+    async with request.store.write() as connection:
+        item = await items.find_item(connection, request, input["run_queue_item_id"])
+        return {
+            "success": item is not None
+            and await claims.ack_item(
+                connection,
+                item,
+                run_name=run_name,
+                agent_id=_agent_number(input),
+                now=request.now(),
+            )
+        }
+
+
+@mutation.field("failRunQueueItem")
+async def fail_run_queue_item(_: None, info: Info, input: Json) -> Json:  # noqa: A002
+    """Take an agent's word that an item failed. Never an error: the agent would keep its slot."""
+    request = request_of(info)
+    async with request.store.write() as connection:
+        item = await items.find_item(connection, request, input["run_queue_item_id"])
+        if item is None:
+            return {"success": False}
+        await claims.fail_item(
+            connection,
+            item,
+            message=input["message"],
+            stage=input["stage"],
+            file_paths=input.get("file_paths") or [],
+            agent_id=_agent_number(input),
+            now=request.now(),
+        )
+    return {"success": True}
+
+
+@mutation.field("updateRunQueueItemWarning")
+async def update_run_queue_item_warning(_: None, info: Info, input: Json) -> Json:  # noqa: A002
+    """Note something that people should know about an item."""
+    request = request_of(info)
+    async with request.store.write() as connection:
+        item = await items.find_item(connection, request, input["run_queue_item_id"])
+        if item is None:
+            return {"success": False}
+        await claims.warn_of_item(
+            connection,
+            item.id,
+            message=input["message"],
+            stage=input["stage"],
+            file_paths=input.get("file_paths") or [],
+            now=request.now(),
+        )
+    return {"success": True}
+
+
+@mutation.field("deleteFromRunQueue")
+async def delete_from_run_queue(_: None, info: Info, input: Json) -> Json:  # noqa: A002
+    """Delete an item; what it already started goes on."""
+    request = request_of(info)
+    async with request.store.write() as connection:
+        queue = await queues.find_queue_by_id(connection, request, input["queue_id"])
+        number = decode_number(input["run_queue_item_id"], ITEM)
+        if queue is None or not await claims.delete_item(connection, number, queue_id=queue.id):
+            raise ApiError("this item is not in that queue", status=404)
+    return {"success": True}
+
+
+async def _named_queue(connection: AsyncConnection, request: Request, given: Json) -> QueueRow:
+    entity = given.get("entity_name") or request.viewer.entity
+    place = given.get("project_name") or LAUNCH_PROJECT
+    project = await find_project(connection, request, entity, place)
+    return await queues.require_queue(connection, project, entity, given["queue_name"])
+
+
+async def _push(
+    connection: AsyncConnection, request: Request, queue: QueueRow, given: Json
+) -> Json:
+    pushed = await queueing.push(
+        connection,
+        request,
+        queue,
+        run_spec=given["run_spec"],
+        template_values=given.get("template_variable_values"),
+        priority=given.get("priority"),
+    )
+    return {
+        "run_queue_item_id": encode_id(ITEM, pushed.id),
+        "run_spec": msgspec.json.encode(without_secrets(pushed.spec)).decode(),
+    }
+
+
+def _agent_number(given: Json) -> int | None:
+    agent = given.get("launch_agent_id")
+    return None if agent is None else decode_number(agent, AGENT)

@@ -1,0 +1,202 @@
+"""Resolvers of queues and their configs."""
+
+from typing import Any
+
+import msgspec
+from ariadne import MutationType, ObjectType, SchemaBindable
+
+from launch_async.server import items, queues
+from launch_async.server.context import Info, request_of
+from launch_async.server.errors import ApiError
+from launch_async.server.ids import decode_number, encode_id
+from launch_async.server.projects import (
+    LAUNCH_PROJECT,
+    EntityRow,
+    ProjectRow,
+    ensure_project,
+    resolve_entity,
+)
+from launch_async.server.queues import CONFIG, QUEUE, ConfigRow, QueueRow
+
+mutation = MutationType()
+project_type = ObjectType("Project")
+entity_type = ObjectType("Entity")
+queue_type = ObjectType("RunQueue")
+config_type = ObjectType("DefaultResourceConfig")
+
+BINDABLES: list[SchemaBindable] = [mutation, project_type, entity_type, queue_type, config_type]
+
+Json = dict[str, Any]
+
+
+@project_type.field("runQueues")
+async def run_queues(project: ProjectRow, info: Info) -> list[QueueRow]:
+    """Return a project's queues."""
+    async with request_of(info).store.read() as connection:
+        return await queues.list_queues(connection, project.id)
+
+
+@project_type.field("runQueue")
+async def run_queue(project: ProjectRow, info: Info, name: str) -> QueueRow | None:
+    """Return a project's queue by its name."""
+    async with request_of(info).store.read() as connection:
+        return await queues.find_queue(connection, project.id, name)
+
+
+@queue_type.field("id")
+def queue_id(queue: QueueRow, _: Info) -> str:
+    """Return the opaque id."""
+    return encode_id(QUEUE, queue.id)
+
+
+@queue_type.field("defaultResourceConfigID")
+def queue_config_id(queue: QueueRow, _: Info) -> str | None:
+    """Return the opaque id of its config."""
+    return None if queue.config_id is None else encode_id(CONFIG, queue.config_id)
+
+
+@queue_type.field("externalLinks")
+def queue_links(queue: QueueRow, _: Info) -> Any:
+    """Return its links as an object."""
+    return msgspec.json.decode(queue.links)
+
+
+@queue_type.field("resource")
+async def queue_resource(queue: QueueRow, info: Info) -> str | None:
+    """Return its resource type."""
+    config = await queue_config(queue, info)
+    return None if config is None else config.resource
+
+
+@queue_type.field("defaultResourceConfig")
+async def queue_config(queue: QueueRow, info: Info) -> ConfigRow | None:
+    """Return its config."""
+    if queue.config_id is None:
+        return None
+    async with request_of(info).store.read() as connection:
+        return await queues.find_config(connection, queue.entity_id, queue.config_id)
+
+
+@queue_type.field("itemCounts")
+async def queue_counts(queue: QueueRow, info: Info) -> dict[str, int]:
+    """Return how many items stand in each state."""
+    request = request_of(info)
+    async with request.store.read() as connection:
+        return await items.count_items(connection, queue.id, now=request.now())
+
+
+@entity_type.field("defaultResourceConfig")
+async def default_resource_config(
+    entity: EntityRow,
+    info: Info,
+    id: str,  # noqa: A002
+) -> ConfigRow | None:
+    """Return an entity's config by its opaque id."""
+    async with request_of(info).store.read() as connection:
+        return await queues.find_config(connection, entity.id, decode_number(id, CONFIG))
+
+
+@config_type.field("id")
+def config_id(config: ConfigRow, _: Info) -> str:
+    """Return the opaque id."""
+    return encode_id(CONFIG, config.id)
+
+
+@config_type.field("config")
+def config_document(config: ConfigRow, _: Info) -> Any:
+    """Return the document as an object."""
+    return msgspec.json.decode(config.config)
+
+
+@config_type.field("templateVariables")
+def config_variables(config: ConfigRow, _: Info) -> list[dict[str, Any]]:
+    """Return its variables; a schema is text, its keys in the order they were given."""
+    return [
+        {
+            "name": name,
+            "schema": msgspec.json.encode(body["schema"]).decode(),
+            "description": body.get("description"),
+        }
+        for name, body in msgspec.json.decode(config.template_variables).items()
+    ]
+
+
+@mutation.field("createDefaultResourceConfig")
+async def create_default_resource_config(_: None, info: Info, input: Json) -> Json:  # noqa: A002
+    """Store a config that a queue may then be made with."""
+    request = request_of(info)
+    config = queues.check_config(
+        input["resource"], input["config"], input.get("template_variables")
+    )
+    async with request.store.write() as connection:
+        entity = await resolve_entity(connection, request, input["entity_name"])
+        number = await queues.create_config(connection, entity.id, config, now=request.now())
+    return {"default_resource_config_id": encode_id(CONFIG, number), "success": True}
+
+
+@mutation.field("createRunQueue")
+async def create_run_queue(_: None, info: Info, input: Json) -> Json:  # noqa: A002
+    """Make a queue."""
+    request = request_of(info)
+    given_config = input.get("default_resource_config_id")
+    async with request.store.write() as connection:
+        entity = await resolve_entity(connection, request, input.get("entity_name"))
+        project = await ensure_project(
+            connection,
+            entity.id,
+            input.get("project_name") or LAUNCH_PROJECT,
+            user_id=request.viewer.user_id,
+        )
+        number = await queues.create_queue(
+            connection,
+            request,
+            project,
+            name=input["queue_name"],
+            access=input["access"],
+            prioritization_mode=input.get("prioritization_mode") or "DISABLED",
+            config_id=None if given_config is None else decode_number(given_config, CONFIG),
+        )
+    return {"success": True, "queue_id": encode_id(QUEUE, number)}
+
+
+@mutation.field("upsertRunQueue")
+async def upsert_run_queue(_: None, info: Info, input: Json) -> Json:  # noqa: A002
+    """Make or change a queue."""
+    request = request_of(info)
+    config = queues.check_config(
+        input["resource_type"], input["resource_config"], input.get("template_variables")
+    )
+    async with request.store.write() as connection:
+        entity = await resolve_entity(connection, request, input["entity_name"])
+        project = await ensure_project(
+            connection, entity.id, input["project_name"], user_id=request.viewer.user_id
+        )
+        number = await queues.upsert_queue(
+            connection,
+            request,
+            project,
+            name=input["queue_name"],
+            config=config,
+            prioritization_mode=input.get("prioritization_mode"),
+            external_links=input.get("external_links"),
+        )
+    return {
+        "success": True,
+        "config_schema_validation_errors": config.warnings,
+        "queue_id": encode_id(QUEUE, number),
+    }
+
+
+@mutation.field("deleteRunQueues")
+async def delete_run_queues(_: None, info: Info, input: Json) -> Json:  # noqa: A002
+    """Delete queues: all of them, or none when one is unknown."""
+    request = request_of(info)
+    async with request.store.write() as connection:
+        found: list[QueueRow] = []
+        for given in input["queue_ids"]:
+            queue = await queues.find_queue_by_id(connection, request, given)
+            if queue is None:
+                raise ApiError(f"queue {given!r} not found", status=404)
+            found.append(queue)
+        await queues.delete_queues(connection, found)
+    return {"success": True}
