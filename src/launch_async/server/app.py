@@ -1,9 +1,9 @@
 """The HTTP server: routes, the edge where errors become answers, and its life.
 
-    POST /graphql | POST /files/{entity}/{project}/{run}/file_stream | PUT, GET /storage/{key}
+POST /graphql | POST /files/{entity}/{project}/{run}/file_stream | PUT, GET /storage/{key}
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from launch_async.server import filestream, files
+from launch_async.server import files, filestream
 from launch_async.server.auth import authenticate
 from launch_async.server.context import Request
 from launch_async.server.crashes import watch_for_crashes
@@ -36,7 +36,8 @@ def create_app(services: Services, settings: Settings) -> web.Application:
     app = web.Application(middlewares=[answer_errors], client_max_size=settings.max_request_bytes)
     app[SERVICES] = services
     app[GRAPHQL] = GraphQL.load(BINDABLES)
-    app[ON_UPLOADED] = {"runs": files.file_uploaded}
+    hooks: dict[str, UploadHook] = {"runs": files.file_uploaded}
+    app[ON_UPLOADED] = hooks
     app.add_routes(
         [
             web.post("/graphql", post_graphql),
@@ -44,13 +45,11 @@ def create_app(services: Services, settings: Settings) -> web.Application:
             web.get("/healthz", get_health),
         ]
     )
-    app.add_routes(Storage(services, app[ON_UPLOADED]).routes())
+    app.add_routes(Storage(services, hooks).routes())
     return app
 
 
-async def serve(
-    services: Services, settings: Settings, *, started: Callable[[str], None]
-) -> None:
+async def serve(services: Services, settings: Settings, *, started: Callable[[str], None]) -> None:
     """Serve until cancelled; `started` is called with our URL once we listen.
 
     Raises OSError when an address cannot be had.
@@ -62,7 +61,7 @@ async def serve(
 
 
 @asynccontextmanager
-async def listening(services: Services, settings: Settings) -> AsyncIterator[str]:
+async def listening(services: Services, settings: Settings) -> AsyncGenerator[str]:
     """Listen on every address of the settings; yield the first one's URL."""
     runner = web.AppRunner(
         create_app(services, settings),
@@ -135,11 +134,17 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         if error.status < 400:
             raise
         answer = _refusal(error.reason, error.status)
-        answer.headers.update({name: error.headers[name] for name in ("Allow", "Content-Range") if name in error.headers})
+        answer.headers.update(
+            {
+                name: error.headers[name]
+                for name in ("Allow", "Content-Range")
+                if name in error.headers
+            }
+        )
         return answer
     except ConnectionError:
         raise  # the client went away: nobody is left to answer
-    except Exception as error:  # the edge of a request
+    except Exception as error:  # noqa: BLE001 - the edge of a request
         return _refusal(fault(error, method=request.method, path=request.path), 500)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import obstore
+from obstore import GetOptions
 from obstore.store import LocalStore, ObjectStore, from_url
 
 PART_BYTES = 5 * 1024 * 1024  # the smallest part that S3 takes
@@ -61,11 +62,12 @@ class Blobs:
         self, key: str, *, start: int = 0, end: int | None = None
     ) -> AsyncIterator[bytes]:
         """Open `key` (FileNotFoundError when absent) and return its bytes from start to end."""
-        if start == 0 and end is None:
-            result = await obstore.get_async(self._store, key)
-        else:
-            bounds = {"offset": start} if end is None else (start, end)
-            result = await obstore.get_async(self._store, key, options={"range": bounds})
+        options: GetOptions = {}
+        if end is not None:
+            options = {"range": (start, end)}
+        elif start:
+            options = {"range": {"offset": start}}
+        result = await obstore.get_async(self._store, key, options=options)
 
         async def chunks() -> AsyncIterator[bytes]:
             async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):

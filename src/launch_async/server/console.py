@@ -1,7 +1,7 @@
 """Console lines of runs. The client writes them as plain text or, when told it may, as JSON:
 
-    2026-11-22T14:51:36.686115 text     ERROR 2026-11-22T14:51:36.731949 text
-    {"ts": "2026-...", "level": "error", "content": "text", "label": "..."}
+2026-11-22T14:51:36.686115 text     ERROR 2026-11-22T14:51:36.731949 text
+{"ts": "2026-...", "level": "error", "content": "text", "label": "..."}
 """
 
 import re

@@ -1,6 +1,7 @@
 """What a resolver is given: who asks, and the services that answer."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 from graphql import GraphQLResolveInfo
@@ -9,6 +10,9 @@ from launch_async.server.blobs import Blobs
 from launch_async.server.settings import Settings
 from launch_async.server.store import Store
 from launch_async.server.urls import Urls
+
+Info = GraphQLResolveInfo[Any]
+"""The second argument of each resolver."""
 
 
 class Viewer(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +51,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def request_of(info: GraphQLResolveInfo) -> Request:
+def request_of(info: Info) -> Request:
     """Return the request that a resolver runs for."""
     request = info.context
     if not isinstance(request, Request):

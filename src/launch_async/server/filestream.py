@@ -9,7 +9,7 @@ client, so an unknown run is made rather than refused.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from sqlalchemy import Table, update
@@ -33,7 +33,7 @@ CONSOLE = "output.log"
 class Block(msgspec.Struct, frozen=True):
     """Lines of one file, the first at line `offset`."""
 
-    offset: int = 0
+    offset: Annotated[int, msgspec.Meta(ge=0)] = 0
     content: list[str] = []
 
     @property
@@ -88,7 +88,8 @@ async def apply(
         values["summary"] = summary[-1]
     await connection.execute(update(runs).where(runs.c.id == run.id).values(**values))
     state, exit_code = post.state()
-    await set_run_state(connection, run.id, state, exit_code=exit_code, now=now)
+    if (state, exit_code) != (run.state, run.exit_code):
+        await set_run_state(connection, run.id, state, exit_code=exit_code, now=now)
 
 
 def _parse(body: bytes) -> Post:
@@ -135,28 +136,22 @@ async def _append_history(
     }
 
 
-async def _append_events(
-    connection: AsyncConnection, run: RunRow, block: Block
-) -> dict[str, Any]:
-    if block.end <= run.event_lines:
+async def _append_events(connection: AsyncConnection, run: RunRow, block: Block) -> dict[str, Any]:
+    if not block.content or block.end <= run.event_lines:
         return {}
     rows = _rows(run, block)
     await connection.execute(insert(connection, run_events).on_conflict_do_nothing(), rows)
     return {"event_lines": block.end}
 
 
-async def _write_console(
-    connection: AsyncConnection, run: RunRow, block: Block
-) -> dict[str, Any]:
+async def _write_console(connection: AsyncConnection, run: RunRow, block: Block) -> dict[str, Any]:
     if not block.content:
         return {}
     await _overwrite(connection, run_console, _rows(run, block))
     return {"console_lines": max(run.console_lines, block.end)}
 
 
-async def _overwrite(
-    connection: AsyncConnection, table: Table, rows: list[dict[str, Any]]
-) -> None:
+async def _overwrite(connection: AsyncConnection, table: Table, rows: list[dict[str, Any]]) -> None:
     statement = insert(connection, table)
     await connection.execute(
         statement.on_conflict_do_update(

@@ -32,7 +32,6 @@ WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 log = structlog.get_logger(__name__)
 
 
-
 class GraphQLErrors(Exception):
     """A document that we cannot execute, with every reason."""
 
@@ -68,7 +67,7 @@ class GraphQL:
         """Join the schema's files with the resolvers. camelCase outside is snake_case inside."""
         return cls(
             make_executable_schema(
-                load_schema_from_path(SCHEMA_FOLDER), bindables, convert_names_case=snake_case
+                load_schema_from_path(SCHEMA_FOLDER), *bindables, convert_names_case=snake_case
             )
         )
 

@@ -20,6 +20,8 @@ DEFAULT_SAMPLES = 500
 MAX_DEPTH = 16
 MAX_KEYS = 10_000  # a run that invents a key per step must not make its row grow without end
 
+KINDS = {type(None): "nil", bool: "boolean", int: "number", float: "number", list: "list"}
+
 
 class Line(msgspec.Struct, frozen=True):
     """One history line: its text, and what its text says."""
@@ -46,9 +48,7 @@ def parse_line(body: str) -> Line:
         content = None
     if not isinstance(content, dict):
         return Line(body, None, {})
-    step = content.get("_step")
-    whole = isinstance(step, int | float) and not isinstance(step, bool) and step == step // 1
-    return Line(body, int(step) if whole else None, dict(flatten(content)))
+    return Line(body, _whole(content.get("_step")), dict(flatten(content)))
 
 
 def flatten(content: dict[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
@@ -189,18 +189,13 @@ def _count(entry: dict[str, Any], value: Any) -> None:
 
 
 def _kind_of(value: Any) -> str:
-    match value:
-        case None:
-            return "nil"
-        case bool():
-            return "boolean"
-        case int() | float():
-            return "number"
-        case str():
-            return "string"
-        case list():
-            return "list"
-        case {"_type": str(kind)}:
-            return kind
-        case _:
-            return "map"
+    if isinstance(value, dict):
+        return str(value.get("_type", "map"))
+    return KINDS.get(type(value), "string")
+
+
+def _whole(value: Any) -> int | None:
+    """Return a step as an int; the client may write it as 3.0."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.context import Request, utc_now
@@ -161,7 +161,7 @@ async def list_projects(
         .order_by(projects.c.id)
         .limit(limit)
     )
-    return [ProjectRow(*row) for row in rows]
+    return [project for row in rows if (project := _project(row)) is not None]
 
 
 def check_name(kind: str, name: str) -> None:
@@ -173,5 +173,5 @@ def check_name(kind: str, name: str) -> None:
         raise ApiError(f"a {kind} name may not contain {signs} or control characters: {name!r}")
 
 
-def _project(row: Row[Any] | None) -> ProjectRow | None:
+def _project(row: Any) -> ProjectRow | None:
     return None if row is None else ProjectRow(*row)

@@ -72,7 +72,9 @@ def run_select() -> Select[Any]:
     """Return a SELECT whose rows `run_of` understands."""
     own = [runs.c[name] for name in RUN_COLUMNS]
     user = [users.c[name].label(f"user_{name}") for name in USER_COLUMNS]
-    return select(*own, runs.c.user_id, *user).join(users, users.c.id == runs.c.user_id, isouter=True)
+    return select(*own, runs.c.user_id, *user).join(
+        users, users.c.id == runs.c.user_id, isouter=True
+    )
 
 
 def run_of(row: Any, project: ProjectRow) -> RunRow:
@@ -80,9 +82,7 @@ def run_of(row: Any, project: ProjectRow) -> RunRow:
     user = None
     if row.user_username is not None:
         user = UserRow(row.user_id, *(getattr(row, f"user_{name}") for name in USER_COLUMNS))
-    return RunRow(
-        project=project, user=user, **{name: getattr(row, name) for name in RUN_COLUMNS}
-    )
+    return RunRow(project=project, user=user, **{name: getattr(row, name) for name in RUN_COLUMNS})
 
 
 async def load_run(

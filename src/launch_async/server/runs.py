@@ -168,9 +168,18 @@ async def require_run_by_id(
 ) -> RunRow:
     """Return the run by its storage id; 404 when it is missing or not the viewer's to see."""
     run_name, project, entity = decode_run_id(storage_id)
-    return await require_run(
-        connection, request, entity=entity, project=project, run_name=run_name
+    return await require_run(connection, request, entity=entity, project=project, run_name=run_name)
+
+
+async def require_membership(connection: AsyncConnection, request: Request, run_id: int) -> None:
+    """Raise a 404 unless the viewer belongs to the entity that owns a run."""
+    entity = await connection.scalar(
+        select(entities.c.name)
+        .join(projects, projects.c.entity_id == entities.c.id)
+        .join(runs, runs.c.project_id == projects.c.id)
+        .where(runs.c.id == run_id)
     )
+    await resolve_entity(connection, request, entity or "")
 
 
 async def request_stop(connection: AsyncConnection, run: RunRow) -> None:

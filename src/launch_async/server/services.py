@@ -46,15 +46,13 @@ async def open_services(settings: Settings) -> Services:
 def _keep_secret(path: Path) -> bytes:
     """Return the secret in `path`; the first start makes it, readable by its owner only."""
     try:
-        with path.open("xb", opener=_private) as file:
-            file.write(secrets.token_bytes(SECRET_BYTES))
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         pass
+    else:
+        with os.fdopen(number, "wb") as file:
+            file.write(secrets.token_bytes(SECRET_BYTES))
     secret = path.read_bytes()
     if len(secret) < SECRET_BYTES:
         raise ValueError(f"{path} is not a whole secret; delete it to have a new one made")
     return secret
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -56,9 +56,7 @@ class Storage:
         """Send a blob, or the part of it that a Range header asks for."""
         key = request.match_info["key"]
         self._services.signer.check("GET", key, request.query)
-        return await send_blob(
-            request, self._services, key, filename=request.query.get("filename")
-        )
+        return await send_blob(request, self._services, key, filename=request.query.get("filename"))
 
 
 async def send_blob(

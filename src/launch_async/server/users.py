@@ -35,7 +35,7 @@ async def create_user(
         .values(username=username, name=username, email=email, admin=admin, created_at=now)
         .returning(users.c.id)
     )
-    user_id = rows.scalar_one()
+    user_id: int = rows.scalar_one()
     rows = await connection.execute(
         insert(connection, entities)
         .values(name=username, kind="user", user_id=user_id, created_at=now)
@@ -54,7 +54,7 @@ async def create_team(connection: AsyncConnection, name: str, *, admin_user_id: 
         .on_conflict_do_nothing()
         .returning(entities.c.id)
     )
-    entity_id = rows.scalar_one_or_none()
+    entity_id: int | None = rows.scalar_one_or_none()
     if entity_id is None:
         raise ApiError(f"the name {name!r} is taken", status=409)
     await _furnish(connection, entity_id, admin_user_id)

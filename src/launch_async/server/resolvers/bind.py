@@ -6,11 +6,13 @@ a field `createdAt` without a resolver of its own reads `created_at` of its pare
 
 from ariadne import SchemaBindable
 
-from launch_async.server.resolvers import projects, runs, scalars, viewer
+from launch_async.server.resolvers import projects, run_changes, run_files, runs, scalars, viewer
 
 BINDABLES: list[SchemaBindable] = [
     *scalars.BINDABLES,
     *viewer.BINDABLES,
     *projects.BINDABLES,
     *runs.BINDABLES,
+    *run_changes.BINDABLES,
+    *run_files.BINDABLES,
 ]

@@ -3,7 +3,7 @@
 async with store.write() as connection:   # BEGIN IMMEDIATE .. COMMIT, ROLLBACK on error
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -42,13 +42,13 @@ class Store:
         return cls(open_engine(url))
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
+    async def read(self) -> AsyncGenerator[AsyncConnection]:
         """Lend a connection that sees one consistent state; what it writes is undone."""
         async with self._engine.connect() as connection:
             yield connection
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
+    async def write(self) -> AsyncGenerator[AsyncConnection]:
         """Lend a connection in a transaction: committed on exit, rolled back on an error."""
         async with self._own_turn(), self._writer.begin() as connection:
             yield connection
