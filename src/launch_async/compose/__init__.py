@@ -1,1 +1,1 @@
-
+"""Puts the parts together: the only place that knows both the flow and the vendors."""

@@ -1,0 +1,149 @@
+"""Builds an agent from its configuration and login."""
+
+import os
+import socket
+import uuid
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from launch_async.adapters.journals.sqlite import SqliteJournal
+from launch_async.adapters.queues.wandb import WandbQueueService, default_entity
+from launch_async.adapters.sources.wandb import WandbJobStore
+from launch_async.agent.admission import QueueLimit
+from launch_async.agent.agent import Agent
+from launch_async.agent.table import Table
+from launch_async.agent.tools import Tools
+from launch_async.compose.backends import open_targets
+from launch_async.config.login import Login
+from launch_async.config.model import LaunchConfig
+from launch_async.domain.errors import AgentUnfit, ConfigError
+from launch_async.domain.ids import QueueRef
+from launch_async.wire.operations import LAUNCH_PROJECT
+from launch_async.wire.transport import Transport, ca_file_of
+
+RETRY_SECONDS = 5.0
+
+OVERRIDES = ("WANDB_ENTITY", "WANDB_LAUNCH_MAX_JOBS", "WANDB_LAUNCH_START_TIMEOUT")
+
+
+def with_environment(config: LaunchConfig, environ: Mapping[str, str]) -> LaunchConfig:
+    """The configuration with what the environment overrides (launch-features.md §1.4).
+
+    Raises:
+        ConfigError: a variable is not what it must be.
+    """
+    replace = msgspec.structs.replace
+    if environ.get("WANDB_ENTITY"):
+        config = replace(config, entity=environ["WANDB_ENTITY"])
+    max_jobs = environ.get("WANDB_LAUNCH_MAX_JOBS")
+    if max_jobs:
+        config = replace(config, max_jobs=int(_number("WANDB_LAUNCH_MAX_JOBS", max_jobs)))
+    timeout = environ.get("WANDB_LAUNCH_START_TIMEOUT")
+    if timeout:
+        seconds = max(0.0, _number("WANDB_LAUNCH_START_TIMEOUT", timeout))
+        config = replace(config, agent=replace(config.agent, start_timeout=seconds))
+    if config.max_jobs < -1:
+        msg = f"max_jobs is {config.max_jobs}; it must be -1 (no limit) or more"
+        raise ConfigError(msg)
+    return config
+
+
+@asynccontextmanager
+async def open_agent(
+    config: LaunchConfig, login: Login, environ: Mapping[str, str]
+) -> AsyncGenerator[Agent, None]:
+    """An agent that is ready to run; resources close in the reverse order of their opening.
+
+    Raises:
+        ConfigError: no queue is named.
+        AgentUnfit: the state folder or the login cannot be used.
+    """
+    queues = config.queue_configs()
+    if not queues:
+        msg = "no queue to poll: name one with -q, or list them as `queues:` in launch-config.yaml"
+        raise ConfigError(msg)
+    state_dir = config.state_dir
+    async with AsyncExitStack() as stack:
+        journal = await stack.enter_async_context(SqliteJournal.open(state_dir))
+        transport = await stack.enter_async_context(
+            Transport.open(
+                base_url=login.base_url, api_key=login.api_key, ca_file=ca_file_of(environ)
+            )
+        )
+        entity = config.entity or await default_entity(transport)
+        limits = [
+            QueueLimit(QueueRef(entity, LAUNCH_PROJECT, queue.name), queue.max_jobs)
+            for queue in queues
+        ]
+        identity = _identity(state_dir)
+        service = WandbQueueService(
+            transport,
+            queues=[limit.ref for limit in limits],
+            hostname=config.agent.name or socket.gethostname(),
+            agent_config={**_shown(config), "entity": entity, "identity": identity},
+        )
+        jobs = WandbJobStore(transport)
+        targets = await stack.enter_async_context(open_targets(state_dir, jobs))
+        tools = Tools(
+            table=Table(journal),
+            queue=service,
+            presence=service,
+            runs=service,
+            jobs=jobs,
+            targets=targets,
+            builds=anyio.CapacityLimiter(config.agent.builds),
+            identity=identity,
+            base_url=login.base_url,
+            api_key=login.api_key,
+            retry_seconds=RETRY_SECONDS,
+            stop_grace_seconds=config.stopped_run_timeout,
+            start_timeout_seconds=config.agent.start_timeout,
+        )
+        yield Agent(
+            tools,
+            queues=limits,
+            max_jobs=config.max_jobs,
+            poll_seconds=config.agent.poll,
+            heartbeat_seconds=config.agent.heartbeat,
+            grace_seconds=config.agent.grace,
+        )
+
+
+def _shown(config: LaunchConfig) -> dict[str, object]:
+    """What the service shows of the configuration."""
+    shown: dict[str, object] = {
+        "queues": [queue.name for queue in config.queue_configs()],
+        "max_jobs": config.max_jobs,
+        "max_schedulers": config.max_schedulers,
+        "verbosity": config.verbosity,
+    }
+    return shown
+
+
+def _identity(state_dir: Path) -> str:
+    """What stays the same over all lives with this state folder."""
+    path = state_dir / "identity"
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        identity = path.read_text().strip()
+        if not identity:
+            msg = f"{path} is empty; restore it, or delete it to start as a new agent"
+            raise AgentUnfit(msg) from None
+        return identity
+    identity = uuid.uuid4().hex
+    with os.fdopen(descriptor, "w") as file:
+        file.write(identity + "\n")
+    return identity
+
+
+def _number(name: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError as error:
+        msg = f"{name} is {value!r}; it must be a number"
+        raise ConfigError(msg) from error

@@ -1,0 +1,28 @@
+"""The targets that an agent serves. A vendor's client is imported when its runner is first used."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from launch_async.adapters.builders.environments import EnvironmentBuilder
+from launch_async.adapters.builders.images import ReadyImages
+from launch_async.adapters.runners.docker.runner import DockerRunner
+from launch_async.adapters.runners.process.runner import ProcessRunner
+from launch_async.agent.tools import Target
+from launch_async.ports.jobs import JobStore
+
+
+@asynccontextmanager
+async def open_targets(
+    state_dir: Path, jobs: JobStore
+) -> AsyncGenerator[Mapping[str, Target], None]:
+    """Targets by resource type, in W&B's words; what they hold open is closed at the end."""
+    async with AsyncExitStack() as stack:
+        docker = DockerRunner()
+        stack.push_async_callback(docker.close)
+        yield {
+            "local-process": Target(
+                runner=ProcessRunner(state_dir), builder=EnvironmentBuilder(state_dir, jobs)
+            ),
+            "local-container": Target(runner=docker, builder=ReadyImages()),
+        }
