@@ -6,7 +6,6 @@ from pathlib import Path
 
 import msgspec
 import obstore
-from obstore import GetOptions
 from obstore.store import LocalStore, ObjectStore, from_url
 
 PART_BYTES = 5 * 1024 * 1024  # the smallest part that S3 takes
@@ -62,12 +61,10 @@ class Blobs:
         self, key: str, *, start: int = 0, end: int | None = None
     ) -> AsyncIterator[bytes]:
         """Open `key` (FileNotFoundError when absent) and return its bytes from start to end."""
-        options: GetOptions = {}
         if end is not None:
-            options = {"range": (start, end)}
-        elif start:
-            options = {"range": {"offset": start}}
-        result = await obstore.get_async(self._store, key, options=options)
+            result = await obstore.get_async(self._store, key, options={"range": (start, end)})
+        else:
+            result = await obstore.get_async(self._store, key, options={"range": {"offset": start}})
 
         async def chunks() -> AsyncIterator[bytes]:
             async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
