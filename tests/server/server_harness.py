@@ -1,0 +1,159 @@
+"""What tests of the server share: a server that runs, HTTP to it, and the real client."""
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+from anyio.from_thread import BlockingPortal
+from sqlalchemy import text
+
+from launch_async.server.app import listening
+from launch_async.server.services import Services, open_services
+from launch_async.server.settings import Settings
+from launch_async.server.users import create_api_key, create_user
+
+USERNAME = "tester"
+CLIENT_SECONDS = 60
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """A server that listens, and the key of its one user."""
+
+    url: str
+    key: str
+    user_id: int
+    services: Services
+
+    async def rows(self, sql: str, **parameters: Any) -> list[Any]:
+        """Return what a query finds in the server's database."""
+        async with self.services.store.read() as connection:
+            return list((await connection.execute(text(sql), parameters)).all())
+
+
+@asynccontextmanager
+async def running_server(data_dir: Path, **settings: Any) -> AsyncGenerator[Server]:
+    """Run a server with one user on a free port of the loopback."""
+    chosen = Settings(data_dir=data_dir, port=0, **settings)
+    services = await open_services(chosen)
+    try:
+        async with services.store.write() as connection:
+            user_id = await create_user(connection, USERNAME, email="t@example.com", admin=True)
+            key = await create_api_key(connection, user_id, "tests")
+        async with listening(services, chosen) as url:
+            yield Server(url=url, key=key, user_id=user_id, services=services)
+    finally:
+        await services.close()
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An HTTP answer, read to its end."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+
+class Http(msgspec.Struct, frozen=True):
+    """Requests to one server with its key."""
+
+    session: aiohttp.ClientSession
+    server: Server
+
+    async def send(self, method: str, path: str, **options: Any) -> Reply:
+        """Send to a path of the server, or to an absolute address that it handed out."""
+        url = path if path.startswith("http") else self.server.url + path
+        async with self.session.request(method, url, **options) as response:
+            return Reply(response.status, await response.read(), response.headers)
+
+    async def ask(self, query: str, key: str | None = None, **variables: Any) -> Reply:
+        """POST a GraphQL document as the client does."""
+        auth = aiohttp.BasicAuth("api", key or self.server.key)
+        body = {"query": query, "variables": variables, "operationName": ""}
+        headers = {"Authorization": auth.encode()}
+        return await self.send("POST", "/graphql", json=body, headers=headers)
+
+    async def data(self, query: str, **variables: Any) -> Any:
+        """POST a GraphQL document and return its data; any error fails the test."""
+        reply = await self.ask(query, **variables)
+        answer = reply.json()
+        assert reply.status == 200, answer
+        return answer["data"]
+
+    async def stream(self, run: str, body: Any, project: str = "proj") -> Reply:
+        """POST to the file_stream of a run."""
+        headers = {"Authorization": f"Bearer {self.server.key}"}
+        path = f"/files/{USERNAME}/{project}/{run}/file_stream"
+        return await self.send("POST", path, json=body, headers=headers)
+
+
+class LiveServer(msgspec.Struct, frozen=True):
+    """A server in a thread of its own, for tests of programs that block."""
+
+    server: Server
+    portal: BlockingPortal
+
+    def rows(self, sql: str, **parameters: Any) -> list[Any]:
+        """Return what a query finds in the server's database."""
+
+        async def read() -> list[Any]:
+            return await self.server.rows(sql, **parameters)
+
+        return self.portal.call(read)
+
+    def call(self, function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+        """Run a coroutine function in the server's loop."""
+        return self.portal.call(function, *arguments)
+
+
+class WandbClient:
+    """Runs the unmodified wandb client as a user would, in a home of its own."""
+
+    def __init__(self, home: Path, server: Server) -> None:
+        self.home = home
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "WANDB_DIR": str(home),
+            "WANDB_CACHE_DIR": str(home / "cache"),
+            "WANDB_DATA_DIR": str(home / "data"),
+            "WANDB_BASE_URL": server.url,
+            "WANDB_API_KEY": server.key,
+            "WANDB_SILENT": "false",
+        }
+
+    def command(self, script: str) -> list[str]:
+        """Return the command that runs a script, written to a file as a user's would be."""
+        path = self.home / "train.py"
+        path.write_text(script)
+        return [sys.executable, str(path)]
+
+    def python(self, script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a script to its end."""
+        return self.run(self.command(script), **environment)
+
+    def wandb(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run the wandb command to its end."""
+        return self.run([sys.executable, "-m", "wandb", *words], **environment)
+
+    def run(self, command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command; its output is in stdout, both streams together."""
+        return subprocess.run(
+            command,
+            env=self.environment | environment,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=CLIENT_SECONDS,
+            check=False,
+        )
