@@ -9,6 +9,7 @@ from pathlib import Path
 
 import anyio
 import msgspec
+import structlog
 
 from launch_async.adapters.journals.sqlite import SqliteJournal
 from launch_async.adapters.queues.wandb import WandbQueueService, default_entity
@@ -20,14 +21,14 @@ from launch_async.agent.tools import Tools
 from launch_async.compose.backends import open_targets
 from launch_async.config.login import Login
 from launch_async.config.model import LaunchConfig
-from launch_async.domain.errors import AgentUnfit, ConfigError
+from launch_async.domain.errors import AgentUnfit, ConfigError, Unavailable
 from launch_async.domain.ids import QueueRef
 from launch_async.wire.operations import LAUNCH_PROJECT
 from launch_async.wire.transport import Transport, ca_file_of
 
 RETRY_SECONDS = 5.0
 
-OVERRIDES = ("WANDB_ENTITY", "WANDB_LAUNCH_MAX_JOBS", "WANDB_LAUNCH_START_TIMEOUT")
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 def with_environment(config: LaunchConfig, environ: Mapping[str, str]) -> LaunchConfig:
@@ -74,7 +75,7 @@ async def open_agent(
                 base_url=login.base_url, api_key=login.api_key, ca_file=ca_file_of(environ)
             )
         )
-        entity = config.entity or await default_entity(transport)
+        entity = config.entity or await _own_entity(transport)
         limits = [
             QueueLimit(QueueRef(entity, LAUNCH_PROJECT, queue.name), queue.max_jobs)
             for queue in queues
@@ -111,6 +112,16 @@ async def open_agent(
             heartbeat_seconds=config.agent.heartbeat,
             grace_seconds=config.agent.grace,
         )
+
+
+async def _own_entity(transport: Transport) -> str:
+    """The login's entity; an outage of the service is waited out."""
+    while True:
+        try:
+            return await default_entity(transport)
+        except Unavailable as error:
+            log.warning("the service does not answer yet", reason=str(error))
+            await anyio.sleep(RETRY_SECONDS)
 
 
 def _shown(config: LaunchConfig) -> dict[str, object]:

@@ -145,7 +145,7 @@ def _manifest(artifact: NewArtifact, digests: Mapping[str, bytes], artifact_id: 
 
 
 def _manifest_digest(digests: Mapping[str, bytes]) -> str:
-    """The version's digest, as the client computes it: MD5 over a header and `name:digest` lines."""
+    """The version's digest, as the client computes it: MD5 over a header and its entries."""
     hasher = hashlib.md5(b"wandb-artifact-manifest-v1\n", usedforsecurity=False)
     for name, digest in sorted(digests.items()):
         hasher.update(f"{name}:{_base64(digest)}\n".encode())

@@ -105,7 +105,7 @@ class LaunchClient:
         )
 
     async def push(self, queue: str, run_spec: Mapping[str, Any]) -> str:
-        """Put an item into the queue; its id. The spec is in W&B's words (wire-contract.md §6.2)."""
+        """Put an item into the queue; its id. The spec is in W&B's words (contract §6.2)."""
         answer = await self._transport.execute(
             operations.PUSH,
             {

@@ -1,0 +1,112 @@
+"""`launch-async agent`: W&B's `wandb launch-agent`, with the same flags."""
+
+import os
+from pathlib import Path
+
+import anyio
+import click
+import msgspec
+import structlog
+
+from launch_async.admin.app import serving
+from launch_async.agent.agent import Agent
+from launch_async.cli.output import UsageFault, run_async, set_up_logs
+from launch_async.cli.signals import on_signals
+from launch_async.compose.agent import open_agent, with_environment
+from launch_async.compose.up import taken
+from launch_async.config.load import DEFAULT_PATH, Loaded, load_config
+from launch_async.config.login import find_login
+from launch_async.config.model import LaunchConfig
+from launch_async.domain.errors import ConfigError
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("-q", "--queue", "queues", multiple=True, help="Queue to poll; replaces the file's.")
+@click.option("-e", "--entity", help="Owner of the queues. Default: the login's own.")
+@click.option("-j", "--max-jobs", type=click.IntRange(min=-1), help="Items at once; -1: no limit.")
+@click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="Config file.")
+@click.option("-l", "--log-file", help="Where logs go; - is stdout. Default: stderr.")
+@click.option("-v", "--verbose", count=True, help="More logs.")
+def agent(
+    *,
+    queues: tuple[str, ...],
+    entity: str | None,
+    max_jobs: int | None,
+    path: Path | None,
+    log_file: str | None,
+    verbose: int,
+) -> None:
+    """Take items from queues and run them here. Reads W&B's launch-config.yaml.
+
+    Exit codes: 0 stopped, 2 a setting is wrong, 3 a person must act.
+    """
+
+    async def main() -> int:
+        return await _run(config)
+
+    try:
+        loaded = _load(path)
+        config = with_environment(loaded.config, os.environ)
+    except ConfigError as error:
+        raise UsageFault(str(error)) from error
+    flags: dict[str, object] = {"queues": queues, "entity": entity, "max_jobs": max_jobs}
+    given = {name: value for name, value in flags.items() if value not in (None, ())}
+    config = msgspec.structs.replace(config, **given)
+    try:
+        set_up_logs(verbosity=max(verbose, config.verbosity), log_file=log_file)
+    except ConfigError as error:
+        raise UsageFault(str(error)) from error
+    for warning in loaded.warnings:
+        log.warning("setting ignored", where=warning)
+    run_async(main, use_uvloop=config.loop == "uvloop")
+
+
+async def _run(config: LaunchConfig) -> int:
+    login = find_login(os.environ, home=Path.home(), working_dir=Path.cwd())
+    async with anyio.create_task_group() as tasks:
+        async with open_agent(config, login, os.environ) as agent:
+            await tasks.start(on_signals, agent.stop)
+            await run_with_admin(agent, config.agent.admin)
+        tasks.cancel_scope.cancel()
+    return 0
+
+
+async def run_with_admin(agent: Agent, admin: str) -> None:
+    """Run the agent with its admin endpoint beside it, if it has one.
+
+    Raises:
+        ConfigError: the endpoint's address is wrong or taken.
+        AgentUnfit: a person must act.
+    """
+    if not admin:
+        await agent.run()
+        return
+    host, port = address_of(admin, "agent.admin")
+    try:
+        async with serving(agent, host=host, port=port) as url:
+            log.info("admin endpoint", url=url)
+            await agent.run()
+    except OSError as error:
+        raise ConfigError(taken(admin, error, "agent.admin")) from error
+
+
+def address_of(text: str, name: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        msg = f"{name} is {text!r}; it must look like 127.0.0.1:8484"
+        raise ConfigError(msg)
+    return host.strip("[]"), int(port)
+
+
+def _load(path: Path | None) -> Loaded:
+    if path is not None:
+        return load_config(path)
+    default = DEFAULT_PATH.expanduser()
+    return load_config(default) if default.exists() else Loaded(LaunchConfig())

@@ -1,0 +1,68 @@
+"""`launch-async server`: the control plane."""
+
+from pathlib import Path
+
+import anyio
+import click
+import structlog
+
+from launch_async.cli.agent import address_of
+from launch_async.cli.output import UsageFault, run_async, set_up_logs
+from launch_async.cli.signals import on_signals
+from launch_async.compose.server import KEY_FILE, local_key, open_server
+from launch_async.compose.up import taken
+from launch_async.domain.errors import ConfigError
+from launch_async.server.app import serve
+from launch_async.server.settings import Settings
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--listen", default="127.0.0.1:8383", help="HOST:PORT; port 0 takes a free one.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".launch-async"),
+    help="Folder of the database and the files.",
+)
+@click.option("--public-url", help="Address that clients and jobs use. Default: as they ask.")
+@click.option("-v", "--verbose", count=True, help="More logs.")
+def server(listen: str, data: Path, public_url: str | None, verbose: int) -> None:
+    """Serve queues, jobs, agents and runs to the wandb client.
+
+    The first start makes the user `local`, whose key is kept in DATA/api-key.
+    """
+
+    try:
+        host, port = address_of(listen, "--listen")
+    except ConfigError as error:
+        raise UsageFault(str(error)) from error
+    settings = Settings(data_dir=data.absolute(), host=host, port=port, public_url=public_url)
+
+    async def main() -> int:
+        return await _serve(settings)
+
+    set_up_logs(verbosity=verbose)
+    run_async(main)
+
+
+async def _serve(settings: Settings) -> int:
+    async with open_server(settings) as services, anyio.create_task_group() as tasks:
+        await local_key(services, settings.data_dir)
+
+        def stop(cause: str) -> None:
+            log.info("stopping", cause=cause)
+            tasks.cancel_scope.cancel()
+
+        def started(url: str) -> None:
+            key_file = settings.data_dir / KEY_FILE
+            click.echo(f"serving on {url}, key in {key_file}")
+
+        await tasks.start(on_signals, stop)
+        try:
+            await serve(services, settings, started=started)
+        except OSError as error:
+            address = f"{settings.host}:{settings.port}"
+            raise ConfigError(taken(address, error, "--listen")) from error
+    return 0

@@ -1,0 +1,167 @@
+"""`launch-async up`: control plane and agent in one process, and a job to try them with."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import anyio
+import click
+import msgspec
+from rich.console import Console
+
+from launch_async.agent.agent import Agent
+from launch_async.cli.agent import run_with_admin
+from launch_async.cli.output import EXIT_FAILED, run_async, set_up_logs
+from launch_async.cli.progress import show, summary
+from launch_async.cli.signals import on_signals
+from launch_async.compose.up import DOCKER_QUEUE, PROCESS_QUEUE, Embedded, embedded
+from launch_async.config.model import DEFAULT_ADMIN
+from launch_async.sdk.follow import follow
+from launch_async.server.settings import Settings
+
+FOLLOW_SECONDS = 0.5
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """The job that `up` is asked to run."""
+
+    folder: Path | None
+    image: str | None
+    run_config: dict[str, Any]
+
+    @property
+    def project(self) -> str:
+        """Where its run goes: named after the folder or the image."""
+        if self.folder is not None:
+            return self.folder.resolve().name
+        return (self.image or "").rsplit("/", 1)[-1].split(":")[0]
+
+
+@click.command(context_settings={"show_default": True})
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".launch-async"),
+    help="Folder of everything: database, files, the agent's state.",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8383, help="Port on 127.0.0.1.")
+@click.option("--admin", default=DEFAULT_ADMIN, help="HOST:PORT of the agent's admin endpoint.")
+@click.option("--run", "folder", type=click.Path(path_type=Path), help="Run this folder's code.")
+@click.option("--run-image", "image", help="Run this image instead.")
+@click.option("--entry-point", default="python train.py", help="Command of --run.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a config value."
+)
+@click.option("--keep", is_flag=True, help="Stay up when the job has ended.")
+@click.option("-v", "--verbose", count=True, help="More logs.")
+def up(
+    *,
+    data: Path,
+    port: int,
+    admin: str,
+    folder: Path | None,
+    image: str | None,
+    entry_point: str,
+    settings: tuple[str, ...],
+    keep: bool,
+    verbose: int,
+) -> None:
+    """Start control plane and agent on this machine; with --run, try them with a job."""
+    if folder is not None and image is not None:
+        raise click.UsageError("give --run or --run-image, not both")
+    trial = Trial(folder=folder, image=image, run_config=_parsed(settings))
+    on_trial = folder is not None or image is not None
+
+    async def main() -> int:
+        where = Settings(data_dir=data.absolute(), host="127.0.0.1", port=port)
+        async with embedded(where, admin=admin, environ=os.environ) as running:
+            return await _run(
+                running,
+                trial if on_trial else None,
+                admin=admin,
+                keep=keep,
+                entry_point=entry_point.split(),
+            )
+
+    data.mkdir(parents=True, exist_ok=True)
+    set_up_logs(verbosity=verbose, log_file=str(data / "up.log") if on_trial else None)
+    run_async(main)
+
+
+async def _run(
+    running: Embedded, trial: Trial | None, *, admin: str, keep: bool, entry_point: list[str]
+) -> int:
+    console = Console(highlight=False)
+    code = 0
+    if trial is None or keep:
+        _introduce(running, console)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(on_signals, running.agent.stop)
+        if trial is None:
+            await run_with_admin(running.agent, admin)
+        else:
+            tasks.start_soon(_agent, running.agent, admin, tasks.cancel_scope, name="agent")
+            code = await _try(running, trial, console, entry_point)
+            if keep:
+                console.print("staying up; Ctrl-C ends it")
+            else:
+                running.agent.stop("the job has ended")
+            with anyio.CancelScope():
+                await anyio.sleep_forever()
+        tasks.cancel_scope.cancel()
+    return code
+
+
+async def _agent(agent: Agent, admin: str, scope: anyio.CancelScope) -> None:
+    await run_with_admin(agent, admin)
+    scope.cancel()
+
+
+async def _try(running: Embedded, trial: Trial, console: Console, entry_point: list[str]) -> int:
+    began = anyio.current_time()
+    client = running.client
+    project = trial.project
+    spec: dict[str, Any] = {"project": project, "overrides": {"run_config": trial.run_config}}
+    if trial.folder is not None:
+        queue = PROCESS_QUEUE
+        spec["job"] = await client.create_code_job(
+            trial.folder, project=project, name=f"{project}-job", entrypoint=entry_point
+        )
+        console.print(f"job      {spec['job']}")
+    else:
+        queue = DOCKER_QUEUE
+        spec["docker"] = {"docker_image": trial.image}
+        console.print(f"image    {trial.image}")
+    item_id = await client.push(queue, spec)
+    console.print(f"queue    {client.entity}/{queue}")
+    changes = follow(
+        client, queue=queue, item_id=item_id, project=project, interval_seconds=FOLLOW_SECONDS
+    )
+    end = await show(changes, console)
+    url = f"{running.url}/{client.entity}/{project}/runs/{end.item.run_id}"
+    seconds = anyio.current_time() - began
+    return 0 if summary(end, url=url, console=console, seconds=seconds) else EXIT_FAILED
+
+
+def _introduce(running: Embedded, console: Console) -> None:
+    console.print(f"control plane  {running.url}")
+    console.print(f"queues         {PROCESS_QUEUE} (local processes), {DOCKER_QUEUE} (containers)")
+    console.print("to use it      " + f"export WANDB_BASE_URL={running.url}")
+    console.print(
+        "               " + f"export WANDB_API_KEY=$(cat {running.key_file})", soft_wrap=True
+    )
+
+
+def _parsed(settings: tuple[str, ...]) -> dict[str, Any]:
+    """Values are JSON where they parse as such, else text."""
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not key or not equals:
+            raise click.UsageError(f"--set {setting!r} must look like KEY=VALUE")
+        try:
+            parsed[key] = json.loads(value)
+        except ValueError:
+            parsed[key] = value
+    return parsed

@@ -1,0 +1,54 @@
+"""The control plane with its one local user, ready to serve."""
+
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from launch_async.domain.errors import ConfigError
+from launch_async.domain.secret import Secret
+from launch_async.server.app import open_services
+from launch_async.server.services import Services
+from launch_async.server.settings import Settings
+from launch_async.server.users import ensure_local_user
+
+LOCAL_USER = "local"
+KEY_FILE = "api-key"
+
+
+@asynccontextmanager
+async def open_server(settings: Settings) -> AsyncGenerator[Services, None]:
+    """The server's resources.
+
+    Raises:
+        ConfigError: the data folder cannot be used.
+    """
+    try:
+        services = await open_services(settings)
+    except OSError as error:
+        msg = (
+            f"the data folder {settings.data_dir} cannot be used ({error.strerror}); "
+            "give one that this user may write with --data"
+        )
+        raise ConfigError(msg) from error
+    try:
+        yield services
+    finally:
+        with anyio.CancelScope(shield=True):
+            await services.close()
+
+
+async def local_key(services: Services, data_dir: Path) -> Secret[str]:
+    """The local user's key, kept in the data folder for its owner only; made on the first start."""
+    path = data_dir / KEY_FILE
+    kept = path.read_text().strip() if path.exists() else None
+    async with services.store.write() as connection:
+        key = await ensure_local_user(connection, LOCAL_USER, kept)
+    if kept is None:
+        descriptor = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(key + "\n")
+    return Secret(key)
