@@ -15,6 +15,7 @@ from launch_async.domain.errors import AgentUnfit, ConfigError, LaunchError
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
 EXIT_UNFIT = 3
+EXIT_INTERRUPTED = 130
 
 
 class UsageFault(click.ClickException):
@@ -58,7 +59,7 @@ def run_async(main: Callable[[], Awaitable[int]], *, use_uvloop: bool = True) ->
             sys.stderr.write(f"launch-async: {error}\n")
         code = max(_code_of(error) for error in errors)
     except* KeyboardInterrupt:
-        code = 130
+        code = EXIT_INTERRUPTED
     sys.exit(code)
 
 

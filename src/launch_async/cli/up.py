@@ -12,11 +12,18 @@ from rich.console import Console
 
 from launch_async.agent.agent import Agent
 from launch_async.cli.agent import run_with_admin
-from launch_async.cli.output import EXIT_FAILED, run_async, set_up_logs
+from launch_async.cli.output import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    UsageFault,
+    run_async,
+    set_up_logs,
+)
 from launch_async.cli.progress import show, summary
 from launch_async.cli.signals import on_signals
 from launch_async.compose.up import DOCKER_QUEUE, PROCESS_QUEUE, Embedded, embedded
 from launch_async.config.model import DEFAULT_ADMIN
+from launch_async.domain.errors import ConfigError
 from launch_async.sdk.follow import follow
 from launch_async.server.settings import Settings
 
@@ -73,8 +80,9 @@ def up(
     trial = Trial(folder=folder, image=image, run_config=_parsed(settings))
     on_trial = folder is not None or image is not None
 
+    where = Settings(data_dir=data.absolute(), host="127.0.0.1", port=port)
+
     async def main() -> int:
-        where = Settings(data_dir=data.absolute(), host="127.0.0.1", port=port)
         async with embedded(where, admin=admin, environ=os.environ) as running:
             return await _run(
                 running,
@@ -84,8 +92,11 @@ def up(
                 entry_point=entry_point.split(),
             )
 
-    data.mkdir(parents=True, exist_ok=True)
-    set_up_logs(verbosity=verbose, log_file=str(data / "up.log") if on_trial else None)
+    try:
+        log_file = _log_file(data) if on_trial else None
+        set_up_logs(verbosity=verbose, log_file=log_file)
+    except ConfigError as error:
+        raise UsageFault(str(error)) from error
     run_async(main)
 
 
@@ -93,7 +104,7 @@ async def _run(
     running: Embedded, trial: Trial | None, *, admin: str, keep: bool, entry_point: list[str]
 ) -> int:
     console = Console(highlight=False)
-    code = 0
+    code = EXIT_INTERRUPTED if trial else 0
     if trial is None or keep:
         _introduce(running, console)
     async with anyio.create_task_group() as tasks:
@@ -107,8 +118,7 @@ async def _run(
                 console.print("staying up; Ctrl-C ends it")
             else:
                 running.agent.stop("the job has ended")
-            with anyio.CancelScope():
-                await anyio.sleep_forever()
+            await anyio.sleep_forever()  # until the agent has ended
         tasks.cancel_scope.cancel()
     return code
 
@@ -151,6 +161,16 @@ def _introduce(running: Embedded, console: Console) -> None:
     console.print(
         "               " + f"export WANDB_API_KEY=$(cat {running.key_file})", soft_wrap=True
     )
+
+
+def _log_file(data: Path) -> str:
+    """Logs would disturb the display: they go beside the data."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"the data folder {data} cannot be made ({error.strerror}); give another with --data"
+        raise ConfigError(msg) from error
+    return str(data / "up.log")
 
 
 def _parsed(settings: tuple[str, ...]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 
 from launch_async.domain.errors import ConfigError
 from launch_async.domain.secret import Secret

@@ -4,9 +4,12 @@ from collections.abc import AsyncGenerator
 
 import anyio
 import msgspec
+import structlog
 
 from launch_async.domain.errors import Unavailable
 from launch_async.sdk.client import ItemStatus, LaunchClient, RunStatus
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 GONE = ItemStatus(state="STOPPED", message="the item was removed from its queue")
 
@@ -36,14 +39,13 @@ async def follow(
     last: Progress | None = None
     while True:
         try:
-            progress = await _look(client, queue=queue, item_id=item_id, project=project)
+            last = await _look(client, queue=queue, item_id=item_id, project=project)
         except Unavailable:
-            progress = last
-        if progress is not None:
-            yield progress
-            if progress.item.ended:
+            log.warning("the service does not answer")
+        if last is not None:
+            yield last
+            if last.item.ended:
                 return
-        last = progress
         await anyio.sleep(interval_seconds)
 
 
