@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import anyio
 import anyio.to_thread
+import msgspec
 import structlog
 
 from launch_async.adapters.runners.process import shim
@@ -97,8 +98,9 @@ class ProcessRunner:
         """RUNNING, then the end; waits by pidfd, first for the shim, then for a job without one."""
         record = Record(self._runs, handle.run_id)
         facts = await self._settled(record)
-        if facts.ended is None and facts.shim is not None and facts.shim.alive:
-            yield RunStatus(state=RunState.RUNNING)
+        if facts.shim is not None and facts.shim.alive:
+            if facts.ended is None:
+                yield RunStatus(state=RunState.RUNNING)
             await wait_for_exit(facts.shim.shim_pid, ticks=facts.shim.shim_ticks)
         self._forget_shim(handle.run_id)
         # Read again even if the shim was gone at once: its last words may be newer than `facts`.
@@ -147,8 +149,9 @@ class ProcessRunner:
 
     async def close(self) -> None:
         """Reap the shims that have ended; the others go on without the agent."""
-        for run_id in tuple(self._shims):
+        for run_id, process in tuple(self._shims.items()):
             self._forget_shim(run_id)
+            process.returncode = process.poll() or 0  # else Popen complains that it still runs
 
     def _payload(self, order: LaunchOrder, work: CodeWork) -> bytes:
         argv = (*work.entrypoint, *order.args)
@@ -175,9 +178,13 @@ class ProcessRunner:
                 partial(self._start, record, order, payload), abandon=False
             )
             facts = await self._settled(record)
-            if started_here or not facts.never_ran:
-                return started_here, facts
-            # Somebody held the lock, but only to look.
+            if started_here:
+                return True, facts
+            if facts.order is not None and facts.order.item_id != order.item_id:
+                _refuse_if_running(facts)
+            elif not facts.never_ran:
+                return False, facts
+            # Somebody held the lock, but only to look, or has just let go of it.
         raise Unavailable(f"Somebody else keeps the record in {record.folder} locked.")
 
     def _start(self, record: Record, order: LaunchOrder, payload: bytes) -> bool:
@@ -187,7 +194,7 @@ class ProcessRunner:
                 return False
             facts = record.read()
             if facts.order is not None and facts.order.item_id != order.item_id:
-                _refuse_if_running(facts)
+                _refuse_if_running(msgspec.structs.replace(facts, locked=False))  # by us
                 record.forget()  # the same run, queued anew
             elif facts.shim is not None:
                 return False
@@ -258,8 +265,9 @@ class ProcessRunner:
 
 
 def _refuse_if_running(facts: Facts) -> None:
-    """No shim holds the lock; a job that lost its shim may run all the same."""
-    if facts.order is not None and facts.started is not None and facts.started.job_alive:
+    # A job that lost its shim, and with it the lock, may run all the same.
+    alive = facts.locked or (facts.started is not None and facts.started.job_alive)
+    if facts.order is not None and alive:
         raise ItemError(
             f"Run {facts.order.run_id} still runs for another item, {facts.order.item_id}:"
             " stop it, or give this item another run id.",

@@ -1,0 +1,185 @@
+"""One Docker engine: the calls that the runner needs, errors told apart by who must act."""
+
+import json
+import os
+import ssl
+from collections.abc import AsyncGenerator, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiodocker
+import aiohttp
+import anyio
+from aiodocker.exceptions import DockerError
+
+from launch_async.domain.errors import Unavailable
+from launch_async.kit.tail import ByteTail
+
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+_NO_CONNECTION = 900  # aiodocker's own status for "cannot connect"
+_CALL_SECONDS = 60.0
+_CONNECT_SECONDS = 10.0
+_LISTED = ("Id", "Names", "State", "Labels")
+_HEADER_BYTES = 8
+"""Each piece of a container's log: stream number, three zeros, length in four bytes."""
+
+
+class Engine:
+    """A client that opens at its first use, for as many waiting calls as there are runs.
+
+    Methods let `aiodocker.exceptions.DockerError` with a 4xx status through; an engine that is
+    away, stuck or sick is `Unavailable`.
+    """
+
+    def __init__(self, host: str | None = None) -> None:
+        self.host = host or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+        self._client: aiodocker.Docker | None = None
+        self._connector: aiohttp.BaseConnector | None = None
+
+    def client(self) -> aiodocker.Docker:
+        """The aiodocker client; within the loop only. Call it inside `answering()`."""
+        if self._client is None:
+            # aiodocker's own pool has 100 places, and 101 waiting calls would block every other.
+            self._connector, url = _connector(self.host)
+            timeout = aiohttp.ClientTimeout(total=_CALL_SECONDS, sock_connect=_CONNECT_SECONDS)
+            self._client = aiodocker.Docker(url, connector=self._connector, timeout=timeout)
+        return self._client
+
+    async def close(self) -> None:
+        """Give back all connections; the next use opens new ones."""
+        client, connector = self._client, self._connector
+        self._client = self._connector = None
+        if client is not None:
+            await client.close()
+        if connector is not None:
+            await connector.close()
+
+    @contextmanager
+    def reaching(self) -> Generator[None, None, None]:
+        """Turn what an absent or stuck engine raises into `Unavailable` with a remedy."""
+        try:
+            yield
+        except DockerError as error:
+            if error.status == _NO_CONNECTION:
+                raise self._away() from error
+            raise
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._away() from error
+
+    @contextmanager
+    def answering(self) -> Generator[None, None, None]:
+        """As `reaching`, and an engine that fails by itself (5xx) is `Unavailable` as well."""
+        with self.reaching():
+            try:
+                yield
+            except DockerError as error:
+                if 500 <= error.status < _NO_CONNECTION:
+                    raise Unavailable(f"The Docker engine failed: {error.message}") from error
+                raise
+
+    async def ping(self) -> None:
+        """Whether the engine answers."""
+        with self.answering():
+            await self.client().version()
+
+    async def inspect(self, container: str) -> dict[str, Any] | None:
+        """All facts of a container by id or name; None when there is none."""
+        try:
+            with self.answering():
+                found = await self.client().containers.container(container).show()
+        except DockerError as error:
+            if error.status == 404:
+                return None
+            raise
+        return found
+
+    async def labelled(self, label: str) -> list[dict[str, Any]]:
+        """Short facts of all containers, ended ones too, with `label` (`name` or `name=value`)."""
+        filters = json.dumps({"label": [label]})
+        with self.answering():
+            found = await self.client().containers.list(all=True, filters=filters)
+        return [{fact: container[fact] for fact in _LISTED} for container in found]
+
+    async def has_image(self, image: str, platform: str | None) -> bool:
+        """Whether the image is on the engine already, for that platform if one is named."""
+        try:
+            with self.answering():
+                facts = await self.client().images.inspect(image)
+        except DockerError as error:
+            if error.status == 404:
+                return False
+            raise
+        have = (facts.get("Os"), facts.get("Architecture"), facts.get("Variant"))
+        wanted = platform.split("/") if platform else []
+        return all(part == found for part, found in zip(wanted, have, strict=False))
+
+    async def events(self, label: str, kinds: list[str]) -> AsyncGenerator[dict[str, Any], None]:
+        """Events of containers with `label` from now on; first an empty one: it is listening."""
+        filters = json.dumps({"type": ["container"], "event": kinds, "label": [label]})
+        # Plain HTTP: aiodocker's own stream needs a background task and swallows its errors.
+        with self.answering():
+            async with self._get("events", {"filters": filters}) as response:
+                yield {}
+                async for line in response.content:
+                    yield json.loads(line)
+
+    async def log_tail(self, container: str, *, lines: int) -> tuple[str, ...]:
+        """The last lines of stdout and stderr; () when the container is gone."""
+        params = {"stdout": "1", "stderr": "1", "tail": str(lines)}
+        tail = ByteTail()
+        with self.answering(), anyio.fail_after(_CALL_SECONDS):
+            async with self._get(f"containers/{container}/logs", params) as response:
+                if response.status in {404, 409}:
+                    return ()
+                response.raise_for_status()
+                await _demultiplex(response.content, tail)
+        return tail.lines(lines)
+
+    def _get(self, path: str, params: dict[str, str]) -> Any:
+        client = self.client()
+        url = f"{client.docker_host}/{path}"
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
+        return client.session.get(url, params=params, timeout=timeout)
+
+    def _away(self) -> Unavailable:
+        return Unavailable(
+            f"No Docker engine answers at {self.host}: start Docker, or set DOCKER_HOST."
+        )
+
+
+async def _demultiplex(content: aiohttp.StreamReader, tail: ByteTail) -> None:
+    while not content.at_eof():
+        try:
+            header = await content.readexactly(_HEADER_BYTES)
+            tail.feed(await content.readexactly(int.from_bytes(header[4:])))
+        except (EOFError, aiohttp.ClientPayloadError):
+            return  # cut short by the engine: what came is what there is
+
+
+def _connector(host: str) -> tuple[aiohttp.BaseConnector, str]:
+    scheme, _, rest = host.partition("://")
+    match scheme:
+        case "unix":
+            return aiohttp.UnixConnector(rest, limit=0), "http://docker"
+        case "tcp" | "http" | "https":
+            secure = _client_certificate() if scheme != "http" else None
+            encrypted = scheme == "https" or secure is not None
+            url = f"{'https' if encrypted else 'http'}://{rest}"
+            return aiohttp.TCPConnector(limit=0, ssl=secure or True), url
+        case _:
+            raise Unavailable(
+                f"DOCKER_HOST={host} is of a kind that is not supported:"
+                " use unix://, tcp:// or https://."
+            )
+
+
+def _client_certificate() -> ssl.SSLContext | None:
+    """As Docker's own command line reads DOCKER_TLS_VERIFY and DOCKER_CERT_PATH."""
+    folder = os.environ.get("DOCKER_CERT_PATH")
+    if not folder or not os.environ.get("DOCKER_TLS_VERIFY"):
+        return None
+    files = Path(folder)
+    context = ssl.create_default_context(cafile=str(files / "ca.pem"))
+    context.load_cert_chain(str(files / "cert.pem"), str(files / "key.pem"))
+    return context

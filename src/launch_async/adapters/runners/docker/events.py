@@ -1,0 +1,125 @@
+"""One event stream for all containers, and a slow list behind it as a safety net.
+
+```
+/events ──> die, destroy ─┐
+                          ├──> ring the watch of that container ──> it inspects, once
+/containers/json ─────────┘    (every 15 s, and whenever the stream begins anew)
+```
+
+A ring says "look"; it is never a verdict.
+"""
+
+from collections import defaultdict
+from collections.abc import Generator
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+import anyio
+import structlog
+from aiodocker.exceptions import DockerError
+
+from launch_async.adapters.runners.docker.engine import Engine
+from launch_async.adapters.runners.docker.options import RUN_LABEL
+from launch_async.domain.errors import Unavailable
+
+log = structlog.get_logger()
+
+_KINDS = ["start", "die", "destroy", "oom"]
+_ENDED = frozenset({"exited", "dead", "removing"})
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 30.0
+
+
+class Bell:
+    """Rung when a container should be looked at; rings before a wait are not lost."""
+
+    def __init__(self) -> None:
+        self._rung = anyio.Event()
+
+    def ring(self) -> None:
+        """Wake the waiter, now or when it comes."""
+        self._rung.set()
+
+    async def wait(self) -> None:
+        """Return when rung since the last wait."""
+        await self._rung.wait()
+        self._rung = anyio.Event()
+
+
+class ContainerEvents:
+    """Tells watches when to look at their containers; `serve` does the listening."""
+
+    def __init__(self, engine: Engine, *, list_seconds: float) -> None:
+        self._engine = engine
+        self._list_seconds = list_seconds
+        self._bells: defaultdict[str, set[Bell]] = defaultdict(set)
+        self._lost = False
+
+    @contextmanager
+    def follow(self, container_id: str) -> Generator[Bell, None, None]:
+        """A bell for one container, for as long as the block lasts."""
+        bell = Bell()
+        self._bells[container_id].add(bell)
+        try:
+            yield bell
+        finally:
+            self._bells[container_id].discard(bell)
+            if not self._bells[container_id]:
+                del self._bells[container_id]
+
+    async def serve(self) -> None:
+        """Listen and list until cancelled; an engine that is away is waited for."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._listen, name="docker-events")
+            tasks.start_soon(self._list, name="docker-list")
+
+    async def _listen(self) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                stream = self._engine.events(RUN_LABEL, _KINDS)
+                async with aclosing(stream) as events:
+                    async for event in events:
+                        pause = _FIRST_PAUSE_SECONDS if event else pause
+                        await self._hear(event)
+            except (Unavailable, DockerError, ValueError) as error:
+                self._say_lost(str(error))
+            else:
+                self._say_lost("the engine ended its event stream")
+            await anyio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def _hear(self, event: dict[str, Any]) -> None:
+        if event:
+            self._ring(event["Actor"]["ID"])
+            return
+        if self._lost:
+            log.info("docker events are back", engine=self._engine.host)
+        self._lost = False
+        await self._look_at_all()  # what happened before the stream began was not in it
+
+    async def _list(self) -> None:
+        while True:
+            await anyio.sleep(self._list_seconds)
+            try:
+                await self._look_at_all()
+            except (Unavailable, DockerError) as error:
+                self._say_lost(str(error))
+
+    async def _look_at_all(self) -> None:
+        if not self._bells:
+            return
+        found = await self._engine.labelled(RUN_LABEL)
+        states = {container["Id"]: container["State"] for container in found}
+        for container_id in tuple(self._bells):
+            if states.get(container_id, "removing") in _ENDED:
+                self._ring(container_id)
+
+    def _ring(self, container_id: str) -> None:
+        for bell in self._bells.get(container_id, ()):
+            bell.ring()
+
+    def _say_lost(self, why: str) -> None:
+        if not self._lost:
+            log.warning("docker events lost", engine=self._engine.host, why=why)
+        self._lost = True
