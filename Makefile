@@ -52,7 +52,7 @@ lint-pyright: .venv/.installed-dev
 	@$(BIN)/pyright
 
 lint-imports: .venv/.installed-dev
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 test: .venv/.installed-dev ## Run the whole suite, with a Docker engine if there can be one [ARGS="-k name"]
 	@scripts/docker-engine up && scripts/test-images || { \
