@@ -1,0 +1,40 @@
+"""Black-box tests: our programs and the unmodified wandb client, each a process of its own.
+
+A test that takes these fixtures should be marked `acceptance`, and `docker` where containers run.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from programs import ControlPlane, Shell, program_environment
+
+
+@pytest.fixture
+def control_plane(tmp_path: Path) -> Iterator[ControlPlane]:
+    """A server of this test's own, with an empty folder."""
+    with ControlPlane.start(tmp_path / "server") as running:
+        yield running
+
+
+@pytest.fixture
+def wandb_env(tmp_path: Path) -> Callable[[str, str], dict[str, str]]:
+    """Makes the environment of a user who works against a server: `wandb_env(url, key)`."""
+
+    def made(url: str, key: str) -> dict[str, str]:
+        return program_environment(tmp_path / "home", url=url, key=key)
+
+    return made
+
+
+@pytest.fixture
+def shell(
+    tmp_path: Path,
+    control_plane: ControlPlane,
+    wandb_env: Callable[[str, str], dict[str, str]],
+) -> Iterator[Shell]:
+    """A user of `control_plane` at work: `shell.run("wandb", "status")`."""
+    with ExitStack() as programs:
+        env = wandb_env(control_plane.url, control_plane.key)
+        yield Shell(tmp_path / "work", env=env, programs=programs)
