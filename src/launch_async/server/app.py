@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from launch_async.server import files, filestream
+from launch_async.server import artifact_files, artifact_uploads, files, filestream
 from launch_async.server.auth import authenticate
 from launch_async.server.context import Request
 from launch_async.server.crashes import watch_for_crashes
@@ -31,12 +31,21 @@ SERVICES = web.AppKey("services", Services)
 GRAPHQL = web.AppKey("graphql", GraphQL)
 
 
-def create_app(services: Services, settings: Settings) -> web.Application:
-    """Return the application; the caller runs it and closes the services."""
+def create_app(
+    services: Services, settings: Settings, *, graphql: GraphQL | None = None
+) -> web.Application:
+    """Return the application; the caller runs it and closes the services.
+
+    `graphql` may be shared by several applications, as joining the schema takes a while.
+    """
     app = web.Application(middlewares=[answer_errors], client_max_size=settings.max_request_bytes)
     app[SERVICES] = services
-    app[GRAPHQL] = GraphQL.load(BINDABLES)
-    hooks: dict[str, UploadHook] = {"runs": files.file_uploaded}
+    app[GRAPHQL] = graphql or GraphQL.load(BINDABLES)
+    hooks: dict[str, UploadHook] = {
+        "runs": files.file_uploaded,
+        artifact_uploads.BLOBS: artifact_uploads.blob_uploaded,
+        artifact_uploads.MANIFESTS: artifact_uploads.manifest_uploaded,
+    }
     app[ON_UPLOADED] = hooks
     app.add_routes(
         [
@@ -46,6 +55,7 @@ def create_app(services: Services, settings: Settings) -> web.Application:
         ]
     )
     app.add_routes(Storage(services, hooks).routes())
+    app.add_routes(artifact_files.routes(services))
     return app
 
 
@@ -61,10 +71,12 @@ async def serve(services: Services, settings: Settings, *, started: Callable[[st
 
 
 @asynccontextmanager
-async def listening(services: Services, settings: Settings) -> AsyncGenerator[str]:
+async def listening(
+    services: Services, settings: Settings, *, graphql: GraphQL | None = None
+) -> AsyncGenerator[str]:
     """Listen on every address of the settings; yield the first one's URL."""
     runner = web.AppRunner(
-        create_app(services, settings),
+        create_app(services, settings, graphql=graphql),
         access_log=None,
         shutdown_timeout=settings.shutdown_seconds,
     )

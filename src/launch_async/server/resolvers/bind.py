@@ -6,7 +6,20 @@ a field `createdAt` without a resolver of its own reads `created_at` of its pare
 
 from ariadne import SchemaBindable
 
-from launch_async.server.resolvers import projects, run_changes, run_files, runs, scalars, viewer
+from launch_async.server.resolvers import (
+    agents,
+    artifact_changes,
+    artifacts,
+    item_changes,
+    items,
+    projects,
+    queues,
+    run_changes,
+    run_files,
+    runs,
+    scalars,
+    viewer,
+)
 
 BINDABLES: list[SchemaBindable] = [
     *scalars.BINDABLES,
@@ -15,4 +28,10 @@ BINDABLES: list[SchemaBindable] = [
     *runs.BINDABLES,
     *run_changes.BINDABLES,
     *run_files.BINDABLES,
+    *queues.BINDABLES,
+    *items.BINDABLES,
+    *item_changes.BINDABLES,
+    *agents.BINDABLES,
+    *artifacts.BINDABLES,
+    *artifact_changes.BINDABLES,
 ]
