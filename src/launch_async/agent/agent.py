@@ -10,7 +10,8 @@ The first `stop()` ends the pollers; items go on for the grace and are then let 
 started keeps running and is adopted by the next life. A second `stop()` skips the grace.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVarTuple, Unpack
 
 import anyio
 import structlog
@@ -24,6 +25,8 @@ from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Tools
 from launch_async.domain.errors import AgentUnfit, Unavailable
 from launch_async.ports.status import AgentView, ItemView, QueueView
+
+Arguments = TypeVarTuple("Arguments")
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -188,10 +191,12 @@ class Agent:
         name = f"item {tracked.item.id}"
         self._journeys.start_soon(self._guarded, travel, tracked, self._tools, name=name)
 
-    async def _guarded(self, work: object, *arguments: object) -> None:
+    async def _guarded(
+        self, work: Callable[[Unpack[Arguments]], Awaitable[None]], *arguments: Unpack[Arguments]
+    ) -> None:
         """Run a task of the agent; when it finds the agent unfit, everything stops in order."""
         try:
-            await work(*arguments)  # type: ignore[operator]
+            await work(*arguments)
         except AgentUnfit as error:
             self._become_unfit(error)
 

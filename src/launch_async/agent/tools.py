@@ -42,3 +42,5 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     """From a stop request to the forced end."""
     start_timeout_seconds: float
     """From launch to running; 0 is no limit."""
+    run_look_up_pauses: tuple[float, ...] = (0.0, 0.5, 2.0, 5.0)
+    """Seconds before each look for the run of a clean exit; a remote service may show it late."""

@@ -15,8 +15,6 @@ from launch_async.ports.runs import RunView
 
 LOG_TAIL_LINES = 500
 MESSAGE_TAIL_LINES = 20
-RUN_LOOK_UP_PAUSES = (0.0, 0.5, 2.0, 5.0)
-"""Seconds before each look for the run of a clean exit; a remote service may show it late."""
 
 
 async def judge(tracked: Tracked, handle: RunHandle, end: RunEnd, tools: Tools) -> Outcome:
@@ -76,7 +74,8 @@ def _how(end: RunEnd) -> str:
 
 async def _run_view(tracked: Tracked, tools: Tools, *, patient: bool) -> RunView | None:
     run = tracked.item.run
-    for pause in RUN_LOOK_UP_PAUSES if patient else RUN_LOOK_UP_PAUSES[:1]:
+    pauses = tools.run_look_up_pauses
+    for pause in pauses if patient else pauses[:1]:
         await anyio.sleep(pause)
         view = (await _look_up(tracked, tools)).get(run)
         if view is not None and view.state != "pending":

@@ -1,0 +1,261 @@
+"""In-memory stand-ins for the agent's ports, with faults that tests can plant."""
+
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
+
+import anyio
+
+from launch_async.agent.admission import QueueLimit
+from launch_async.agent.agent import Agent
+from launch_async.agent.table import Table
+from launch_async.agent.tools import Target, Tools
+from launch_async.domain.errors import LaunchError
+from launch_async.domain.ids import ItemId, QueueRef, RunId, RunRef
+from launch_async.domain.item import Item
+from launch_async.domain.job import ArtifactSource, GitSource, ImageSource, Job
+from launch_async.domain.outcome import Outcome
+from launch_async.domain.run import RunEnd, RunHandle, RunState, RunStatus
+from launch_async.domain.secret import Secret
+from launch_async.domain.spec import RunSpec
+from launch_async.ports.build import BuildOrder
+from launch_async.ports.journal import Entry
+from launch_async.ports.presence import AgentStatus
+from launch_async.ports.queue import RejectedItem
+from launch_async.ports.runner import ImageWork, LaunchOrder, Work
+from launch_async.ports.runs import RunView
+
+KEY = Secret("k" * 40)
+
+
+def queue_ref(name: str = "q") -> QueueRef:
+    return QueueRef("me", "model-registry", name)
+
+
+def an_item(number: int = 1, queue: str = "q", **spec: object) -> Item:
+    fields = {"entity": "me", "project": "p", "job": "me/p/j:latest", "resource": "fake"} | spec
+    return Item(
+        id=ItemId(f"{queue}-{number}"),
+        queue=queue_ref(queue),
+        run_id=RunId(f"run{queue}{number}"),
+        spec=RunSpec(**fields),
+        popped_at=0.0,
+    )
+
+
+class FakeJournal:
+    def __init__(self) -> None:
+        self.kept: dict[ItemId, Entry] = {}
+
+    async def write(self, entry: Entry) -> None:
+        self.kept[entry.item.id] = entry
+
+    async def forget(self, item_id: ItemId) -> None:
+        self.kept.pop(item_id, None)
+
+    async def entries(self) -> Sequence[Entry]:
+        return list(self.kept.values())
+
+
+class FakeService:
+    """The queue service: ItemQueue, Presence and RunDirectory."""
+
+    def __init__(self) -> None:
+        self.pending: dict[str, deque[Item | RejectedItem]] = {}
+        self.acks: list[tuple[ItemId, RunId]] = []
+        self.refused_acks: set[ItemId] = set()
+        self.failed: dict[ItemId, tuple[Outcome, Sequence[str]]] = {}
+        self.uploads: dict[str, bytes] = {}
+        self.runs: dict[RunRef, RunView] = {}
+        self.statuses: list[AgentStatus] = []
+        self.stop_polling = False
+        self.faults: dict[str, deque[LaunchError]] = {}
+
+    def push(self, *items: Item) -> None:
+        for item in items:
+            self.pending.setdefault(item.queue.name, deque()).append(item)
+
+    def plant(self, verb: str, *errors: LaunchError) -> None:
+        self.faults.setdefault(verb, deque()).extend(errors)
+
+    def _maybe_fail(self, verb: str) -> None:
+        if self.faults.get(verb):
+            raise self.faults[verb].popleft()
+
+    async def pop(self, queue: QueueRef) -> Item | RejectedItem | None:
+        await anyio.lowlevel.checkpoint()
+        self._maybe_fail("pop")
+        waiting = self.pending.get(queue.name)
+        return waiting.popleft() if waiting else None
+
+    async def ack(self, item_id: ItemId, run_id: RunId) -> bool:
+        await anyio.lowlevel.checkpoint()
+        self.acks.append((item_id, run_id))
+        self._maybe_fail("ack")
+        return item_id not in self.refused_acks
+
+    async def fail(self, item_id: ItemId, outcome: Outcome, *, files: Sequence[str]) -> None:
+        self._maybe_fail("fail")
+        self.failed[item_id] = (outcome, files)
+
+    async def register(self) -> str:
+        self._maybe_fail("register")
+        return "agent-1"
+
+    async def beat(self, status: AgentStatus) -> bool:
+        self._maybe_fail("beat")
+        self.statuses.append(status)
+        return self.stop_polling
+
+    async def upload(self, path: str, content: bytes) -> None:
+        self._maybe_fail("upload")
+        self.uploads[path] = content
+
+    async def look_up(self, runs: Sequence[RunRef]) -> Mapping[RunRef, RunView]:
+        self._maybe_fail("look_up")
+        return {run: self.runs[run] for run in runs if run in self.runs}
+
+
+class FakeJobs:
+    def __init__(self) -> None:
+        self.errors: dict[str, LaunchError] = {}
+
+    async def job(self, ref: str) -> Job:
+        if ref in self.errors:
+            raise self.errors[ref]
+        return Job(source=ImageSource(image="img"), entrypoint=("run",), ref=ref)
+
+    async def fetch(self, source: ArtifactSource | GitSource, into: Path) -> None:
+        raise NotImplementedError
+
+
+class FakeBuilder:
+    async def build(self, order: BuildOrder) -> Work:
+        return ImageWork(image="img", entrypoint=order.entrypoint)
+
+
+class FakeRunner:
+    """Runs live here; tests end them. They outlive an agent, as real ones do."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.orders: dict[RunId, LaunchOrder] = {}
+        self.launches: Counter[RunId] = Counter()
+        self.ends: dict[RunId, RunEnd] = {}
+        self.starting: set[RunId] = set()
+        self.changed = anyio.Condition()
+        self.cancelled: list[RunId] = []
+        self.removed: list[RunId] = []
+        self.tail: tuple[str, ...] = ("first", "last line")
+        self.errors: deque[LaunchError] = deque()
+        self.launched = anyio.Event()
+        self.hang_after_create = False
+
+    @property
+    def alive(self) -> list[LaunchOrder]:
+        return [order for run, order in self.orders.items() if run not in self.ends]
+
+    async def check(self) -> None:
+        return
+
+    async def launch(self, order: LaunchOrder) -> RunHandle:
+        if self.errors:
+            raise self.errors.popleft()
+        run_id = order.run.run_id
+        if run_id not in self.orders:
+            self.orders[run_id] = order
+            self.launches[run_id] += 1
+        self.launched.set()
+        if self.hang_after_create:
+            await anyio.sleep_forever()
+        return self._handle(order)
+
+    async def watch(self, handle: RunHandle) -> AsyncGenerator[RunStatus, None]:
+        if handle.run_id in self.starting:
+            yield RunStatus(state=RunState.STARTING)
+        else:
+            yield RunStatus(state=RunState.RUNNING)
+        async with self.changed:
+            while handle.run_id not in self.ends:
+                await self.changed.wait()
+        yield RunStatus(state=RunState.ENDED, end=self.ends[handle.run_id])
+
+    async def cancel(self, handle: RunHandle, *, within_seconds: float) -> None:
+        self.cancelled.append(handle.run_id)
+        await self.end(handle.run_id, RunEnd(exit_code=None, signal=15))
+
+    async def log_tail(self, handle: RunHandle, *, lines: int) -> tuple[str, ...]:
+        return self.tail[-lines:]
+
+    async def find(self, identity: str) -> Sequence[RunHandle]:
+        return [self._handle(order) for order in self.orders.values()]
+
+    async def remove(self, handle: RunHandle) -> None:
+        self.removed.append(handle.run_id)
+
+    async def serve(self) -> None:
+        await anyio.sleep_forever()
+
+    async def end(self, run_id: str, end: RunEnd) -> None:
+        self.ends.setdefault(RunId(run_id), end)
+        async with self.changed:
+            self.changed.notify_all()
+
+    def _handle(self, order: LaunchOrder) -> RunHandle:
+        return RunHandle(backend=self.name, run_id=order.run.run_id, item_id=order.item_id, data={})
+
+
+class World:
+    """Everything around an agent; agents come and go."""
+
+    def __init__(self) -> None:
+        self.service = FakeService()
+        self.journal = FakeJournal()
+        self.runner = FakeRunner()
+        self.jobs = FakeJobs()
+        self.stop_grace_seconds = 0.01
+        self.start_timeout_seconds = 0.0
+
+    def agent(
+        self,
+        *,
+        limits: Mapping[str, int] | None = None,
+        max_jobs: int = -1,
+        grace_seconds: float = 30.0,
+    ) -> Agent:
+        """A new life of the agent."""
+        tools = Tools(
+            table=Table(self.journal),
+            queue=self.service,
+            presence=self.service,
+            runs=self.service,
+            jobs=self.jobs,
+            targets={"fake": Target(runner=self.runner, builder=FakeBuilder())},
+            builds=anyio.CapacityLimiter(2),
+            identity="same",
+            base_url="http://h",
+            api_key=KEY,
+            retry_seconds=0.01,
+            stop_grace_seconds=self.stop_grace_seconds,
+            start_timeout_seconds=self.start_timeout_seconds,
+            run_look_up_pauses=(0.0, 0.01),
+        )
+        return Agent(
+            tools,
+            queues=[
+                QueueLimit(queue_ref(name), limit) for name, limit in (limits or {"q": -1}).items()
+            ],
+            max_jobs=max_jobs,
+            poll_seconds=0.005,
+            heartbeat_seconds=0.01,
+            grace_seconds=grace_seconds,
+        )
+
+    async def finish(self, run_id: str, exit_code: int = 0, *, with_run: bool = True) -> None:
+        """End a run as its job would."""
+        order = self.runner.orders[RunId(run_id)]
+        if with_run:
+            state = "finished" if exit_code == 0 else "failed"
+            self.service.runs[order.run] = RunView(state=state)
+        await self.runner.end(run_id, RunEnd(exit_code=exit_code))

@@ -1,0 +1,103 @@
+"""launch-config.yaml: what is read, and what is said of what is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from launch_async.config.load import load_config, parse_config
+from launch_async.config.model import LaunchConfig, QueueConfig
+from launch_async.domain.errors import ConfigError
+
+WANDB_FILE = b"""
+queues:
+  - default
+  - gpu
+entity: my-team
+max_jobs: "-1"
+max_schedulers: 2
+secure_mode: false
+verbosity: 0
+stopped_run_timeout: 30
+environment:
+  type: aws
+  region: us-east-1
+registry:
+  type: ecr
+  uri: 1.dkr.ecr.us-east-1.amazonaws.com/repo
+builder:
+  type: kaniko
+  build-context-store: s3://bucket/prefix
+  kaniko-config:
+    spec: {}
+"""
+
+
+def test_a_file_of_the_wandb_agent_is_read_as_it_is():
+    loaded = parse_config(WANDB_FILE, name="c.yaml")
+    config = loaded.config
+    assert config.queues == ("default", "gpu")
+    assert (config.entity, config.max_jobs, config.max_schedulers) == ("my-team", -1, 2)
+    assert config.stopped_run_timeout == 30
+    assert config.builder is not None
+    assert config.builder["build-context-store"] == "s3://bucket/prefix"
+    assert loaded.warnings == ()
+
+
+def test_an_empty_file_has_the_defaults():
+    assert parse_config(b"# nothing\n", name="c.yaml").config == LaunchConfig()
+
+
+def test_a_single_queue_by_its_old_key_is_read():
+    assert parse_config(b"queue: gpu\n", name="c.yaml").config.queues == ("gpu",)
+
+
+def test_queues_may_be_objects_with_a_limit():
+    config = parse_config(b"queues: [a, {name: b, max_jobs: 2}]\n", name="c.yaml").config
+    assert config.queue_configs() == (QueueConfig(name="a"), QueueConfig(name="b", max_jobs=2))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("entity: me\nmax_job: 5\n", "c.yaml:2:1: unknown key `max_job`; did you mean `max_jobs`?"),
+        (
+            "agent:\n  grase: 5\n",
+            "c.yaml:2:3: unknown key `grase` in `agent`; did you mean `grace`?",
+        ),
+        (
+            "queues:\n - name: a\n   max_job: 1\n",
+            "c.yaml:3:4: unknown key `max_job` in `queues[0]`",
+        ),
+        ("queues: [a, 7]\n", "c.yaml:1:13: queues[1]: Expected"),
+        ("entity: no\n", "c.yaml:1:9: entity: Expected `str | null`, got `bool`"),
+        ("max_jobs: 1\nmax_jobs: 2\n", "c.yaml:2:1: `max_jobs` is given twice"),
+        ("max_jobs: -2\n", "c.yaml:1:11: max_jobs: Expected `int` >= -1"),
+        ("loop: trio\n", "c.yaml:1:7: loop: Invalid enum value 'trio'"),
+        ("queues: [\n", "c.yaml:2:1: not valid YAML"),
+        ("- a\n", "c.yaml:1:1: expected keys and values"),
+        ("zzz: 1\n", "unknown key `zzz`; see docs/configuration.md"),
+    ],
+)
+def test_an_error_names_file_line_and_remedy(text: str, said: str):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text.encode(), name="c.yaml")
+    assert said in str(caught.value)
+
+
+def test_unknown_keys_in_tolerant_sections_are_warnings():
+    text = b"environment:\n  type: gcp\n  region: x\n  project: p\nbuilder:\n  type: docker\n  platfrom: y\n"
+    warnings = parse_config(text, name="c.yaml").warnings
+    assert warnings == (
+        "c.yaml:4:3: `environment.project` is not known and ignored",
+        "c.yaml:7:3: `builder.platfrom` is not known and ignored; did you mean `platform`?",
+    )
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"no\.yaml: cannot be read"):
+        load_config(tmp_path / "no.yaml")
+
+
+def test_bytes_that_are_no_text_are_one_line():
+    with pytest.raises(ConfigError, match=r"c\.yaml"):
+        parse_config(b"\xff\xfe\x00a: \x80", name="c.yaml")

@@ -1,0 +1,80 @@
+"""The environment of a run has W&B's names, and nothing secret in the open."""
+
+import json
+
+import msgspec
+
+from launch_async.domain.environment import macro_table, run_environment, run_secrets
+from launch_async.domain.ids import ItemId, QueueRef, RunId
+from launch_async.domain.item import Item
+from launch_async.domain.macros import fill_macros
+from launch_async.domain.secret import Secret
+from launch_async.domain.spec import Overrides, RunSpec
+
+SPEC = RunSpec(
+    entity="team",
+    project="Target",
+    job="team/jobs/train:latest",
+    overrides=Overrides(run_config={"lr": 0.5}, files={"c.yaml": {"a": 1}}),
+    name="my run",
+    author="ann",
+)
+ITEM = Item(
+    id=ItemId("item-1"),
+    queue=QueueRef("team", "model-registry", "gpu"),
+    run_id=RunId("abc12345"),
+    spec=SPEC,
+    popped_at=0.0,
+)
+AGENT_KEY = Secret("a" * 40)
+
+
+def test_every_variable_of_a_plain_job():
+    assert run_environment(ITEM, base_url="http://h:1") == {
+        "WANDB_BASE_URL": "http://h:1",
+        "WANDB_ENTITY": "team",
+        "WANDB_PROJECT": "Target",
+        "WANDB_LAUNCH": "True",
+        "WANDB_RUN_ID": "abc12345",
+        "WANDB_NAME": "my run",
+        "WANDB_USERNAME": "ann",
+        "WANDB_LAUNCH_QUEUE_NAME": "gpu",
+        "WANDB_LAUNCH_QUEUE_ENTITY": "team",
+        "WANDB_LAUNCH_TRACE_ID": "item-1",
+        "WANDB_CONFIG": '{"lr": 0.5}',
+        "WANDB_LAUNCH_FILE_OVERRIDES": '{"c.yaml": {"a": 1}}',
+        "WANDB_ARTIFACTS": '{"_wandb_job": "team/jobs/train:latest"}',
+    }
+
+
+def test_image_sweep_and_resume_have_their_variables():
+    spec = msgspec.structs.replace(SPEC, sweep_id="sw", resume_count=2)
+    item = msgspec.structs.replace(ITEM, spec=spec)
+    environment = run_environment(item, base_url="http://h", image="img:1")
+    assert environment["WANDB_DOCKER"] == "img:1"
+    assert environment["WANDB_SWEEP_ID"] == "sw"
+    assert environment["WANDB_RESUME"] == "allow"
+
+
+def test_a_long_config_is_split_and_comes_together_again():
+    spec = msgspec.structs.replace(SPEC, overrides=Overrides(run_config={"x": "y" * 100}))
+    item = msgspec.structs.replace(ITEM, spec=spec)
+    environment = run_environment(item, base_url="http://h", max_value_length=30)
+    assert "WANDB_CONFIG" not in environment
+    parts = [environment[f"WANDB_CONFIG_{index}"] for index in range(4)]
+    assert all(len(part) <= 30 for part in parts)
+    assert json.loads("".join(parts)) == {"x": "y" * 100}
+
+
+def test_a_key_made_for_the_run_replaces_the_agents_and_the_author():
+    assert run_secrets(ITEM, agent_key=AGENT_KEY)["WANDB_API_KEY"] == AGENT_KEY
+    spec = msgspec.structs.replace(SPEC, api_key=Secret("r" * 40))
+    item = msgspec.structs.replace(ITEM, spec=spec)
+    assert run_secrets(item, agent_key=AGENT_KEY)["WANDB_API_KEY"] == Secret("r" * 40)
+    assert "WANDB_USERNAME" not in run_environment(item, base_url="http://h")
+
+
+def test_macros_come_from_the_table_alone():
+    config = {"a": ["${run_id}-${project_name}", 1], "${run_id}": "${HOME} ${image_uri}"}
+    filled = fill_macros(config, macro_table(ITEM, image="img:1"))
+    assert filled == {"a": ["abc12345-target", 1], "${run_id}": "${HOME} img:1"}

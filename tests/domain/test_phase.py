@@ -1,0 +1,81 @@
+"""The phases' table, and docs/states.md, which is drawn from it and from the items' table.
+
+Redraw the page after a change of either table: `python tests/domain/test_phase.py`.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from launch_async.domain.lease import MOVES as ITEM_MOVES
+from launch_async.domain.lease import RUN_EVENTS, ItemEvent, ItemState
+from launch_async.domain.phase import MOVES, Phase, move
+
+PAGE = Path(__file__).parents[2] / "docs" / "states.md"
+
+HEAD = """# States
+
+Drawn from `domain/phase.py` and `domain/lease.py` by `tests/domain/test_phase.py`; do not edit.
+
+## An item in the agent's hands
+
+Only `phase.move()` changes a phase, and the journal holds it before anything outside happens.
+
+```mermaid
+stateDiagram-v2
+    [*] --> leased
+"""
+
+MIDDLE = """```
+
+## An item on the control plane
+
+A lease lasts 60 s. An item that its run has ended follows the run when that starts again; what an
+agent has failed stays failed.
+
+```mermaid
+stateDiagram-v2
+    [*] --> PENDING
+"""
+
+
+def drawing() -> str:
+    lines = [HEAD]
+    lines += [f"    {start} --> {to}\n" for start in Phase for to in Phase if to in MOVES[start]]
+    lines += [f"    {Phase.DONE} --> [*]\n", MIDDLE]
+    lines += [f"    {start} --> {to}: {event}\n" for (start, event), to in in_order()]
+    ended = [state for state in ItemState if state in RUN_EVENTS.values()]
+    lines += [f"    {state} --> [*]\n" for state in ended if state is not ItemState.RUNNING]
+    return "".join([*lines, "```\n"])
+
+
+def in_order() -> list[tuple[tuple[ItemState, ItemEvent], ItemState]]:
+    states, events = list(ItemState), list(ItemEvent)
+    return sorted(
+        ITEM_MOVES.items(), key=lambda move: (states.index(move[0][0]), events.index(move[0][1]))
+    )
+
+
+def test_the_page_shows_the_tables():
+    assert PAGE.read_text() == drawing()
+
+
+def test_every_phase_leads_to_done():
+    for start in Phase:
+        reached = {start}
+        for _ in Phase:
+            reached |= {to for phase in reached for to in MOVES[phase]}
+        assert Phase.DONE in reached
+
+
+def test_a_move_that_the_table_lacks_is_refused():
+    with pytest.raises(ValueError, match="no move from running to launching"):
+        move(Phase.RUNNING, Phase.LAUNCHING)
+
+
+def test_staying_is_allowed_for_a_retry_after_a_crash():
+    assert move(Phase.LAUNCHING, Phase.LAUNCHING) is Phase.LAUNCHING
+
+
+if __name__ == "__main__":
+    PAGE.write_text(drawing())
