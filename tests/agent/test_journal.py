@@ -1,4 +1,4 @@
-"""The journal on a real SQLite file: what is written comes back, for this user only, for one agent."""
+"""The journal on a real SQLite file: what is written comes back, to this user and this agent."""
 
 import stat
 from pathlib import Path

@@ -85,8 +85,9 @@ def test_an_error_names_file_line_and_remedy(text: str, said: str):
 
 
 def test_unknown_keys_in_tolerant_sections_are_warnings():
-    text = b"environment:\n  type: gcp\n  region: x\n  project: p\nbuilder:\n  type: docker\n  platfrom: y\n"
-    warnings = parse_config(text, name="c.yaml").warnings
+    lines = ["environment:", "  type: gcp", "  region: x", "  project: p"]
+    lines += ["builder:", "  type: docker", "  platfrom: y"]
+    warnings = parse_config("\n".join(lines).encode(), name="c.yaml").warnings
     assert warnings == (
         "c.yaml:4:3: `environment.project` is not known and ignored",
         "c.yaml:7:3: `builder.platfrom` is not known and ignored; did you mean `platform`?",

@@ -192,7 +192,7 @@ class Agent:
         self._journeys.start_soon(self._guarded, travel, tracked, self._tools, name=name)
 
     async def _guarded(
-        self, work: Callable[[Unpack[Arguments]], Awaitable[None]], *arguments: Unpack[Arguments]
+        self, work: Callable[[Unpack[Arguments]], Awaitable[None]], *arguments: *Arguments
     ) -> None:
         """Run a task of the agent; when it finds the agent unfit, everything stops in order."""
         try:

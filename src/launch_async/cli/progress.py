@@ -11,7 +11,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from launch_async.sdk.client import CLEAN_STATES, RunStatus
+from launch_async.sdk.client import CLEAN_STATES, ItemStatus, RunStatus
 from launch_async.sdk.follow import Progress
 
 STEPS = ("queued", "building", "running")
@@ -51,7 +51,7 @@ class _Display:
         self._began = anyio.current_time()
         self._times: dict[str, float] = {}
         self._spinner = Spinner("dots")
-        self.last = Progress.__new__(Progress)
+        self.last = Progress(item=ItemStatus(state="PENDING"))
         self.live = Live(
             console=console,
             refresh_per_second=REFRESH_PER_SECOND,
