@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -167,7 +167,12 @@ class ControlPlane:
         return answer["data"]
 
     def ask_until(
-        self, query: str, *, done: Any, within_seconds: float = 30, **variables: Any
+        self,
+        query: str,
+        *,
+        done: Callable[[Any], bool],
+        within_seconds: float = 30,
+        **variables: Any,
     ) -> Any:
         """Ask again until `done(data)`; the API has no way to be told."""
         end = time.monotonic() + within_seconds
