@@ -4,14 +4,28 @@ from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import aiohttp
+import anyio
 import pytest
 from anyio.from_thread import start_blocking_portal
-from server_harness import Http, LiveServer, Server, WandbClient, running_server
+from server_harness import (
+    Http,
+    LiveServer,
+    Server,
+    Template,
+    WandbClient,
+    make_template,
+    running_server,
+)
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    return anyio.run(make_template, tmp_path_factory.mktemp("template"))
 
 
 @pytest.fixture
-async def server(tmp_path: Path, anyio_backend: str) -> AsyncGenerator[Server]:
-    async with running_server(tmp_path / "server") as running:
+async def server(tmp_path: Path, template: Template, anyio_backend: str) -> AsyncGenerator[Server]:
+    async with running_server(tmp_path / "server", template) as running:
         yield running
 
 
@@ -22,11 +36,13 @@ async def http(server: Server) -> AsyncGenerator[Http]:
 
 
 @pytest.fixture(scope="session")
-def live_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    folder = tmp_path_factory.mktemp("live-server")
+def live_server(
+    tmp_path_factory: pytest.TempPathFactory, template: Template
+) -> Iterator[LiveServer]:
+    folder = tmp_path_factory.mktemp("live") / "server"
     with (
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(running_server(folder)) as running,
+        portal.wrap_async_context_manager(running_server(folder, template)) as running,
     ):
         yield LiveServer(running, portal)
 

@@ -1,6 +1,8 @@
 """What tests of the server share: a server that runs, HTTP to it, and the real client."""
 
+import base64
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -12,14 +14,24 @@ import aiohttp
 import msgspec
 from anyio.from_thread import BlockingPortal
 from sqlalchemy import text
+from yarl import URL
 
 from launch_async.server.app import listening
+from launch_async.server.context import Request, Viewer
+from launch_async.server.graphql import GraphQL
+from launch_async.server.resolvers.bind import BINDABLES
 from launch_async.server.services import Services, open_services
 from launch_async.server.settings import Settings
+from launch_async.server.urls import Urls
 from launch_async.server.users import create_api_key, create_user
 
 USERNAME = "tester"
 CLIENT_SECONDS = 60
+
+
+def document(name: str) -> str:
+    """Return the text of a document that the client sends, captured from wandb 0.31.0."""
+    return (Path(__file__).parent / "documents" / f"{name}.graphql").read_text()
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,23 +42,65 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     user_id: int
     services: Services
 
+    def request(self, **changes: Any) -> Request:
+        """Return what a resolver would be given for a request of our user."""
+        viewer = Viewer(
+            user_id=self.user_id,
+            username=USERNAME,
+            email=None,
+            name=USERNAME,
+            admin=True,
+            entities=(USERNAME,),
+        )
+        services = self.services
+        urls = Urls(self.url, services.signer)
+        whole = Request(
+            viewer=viewer,
+            store=services.store,
+            blobs=services.blobs,
+            urls=urls,
+            settings=services.settings,
+        )
+        return msgspec.structs.replace(whole, **changes)
+
     async def rows(self, sql: str, **parameters: Any) -> list[Any]:
         """Return what a query finds in the server's database."""
         async with self.services.store.read() as connection:
             return list((await connection.execute(text(sql), parameters)).all())
 
 
-@asynccontextmanager
-async def running_server(data_dir: Path, **settings: Any) -> AsyncGenerator[Server]:
-    """Run a server with one user on a free port of the loopback."""
-    chosen = Settings(data_dir=data_dir, port=0, **settings)
-    services = await open_services(chosen)
+class Template(msgspec.Struct, frozen=True):
+    """A data folder with one user in it, made once and copied for each server."""
+
+    folder: Path
+    key: str
+    user_id: int
+    graphql: GraphQL
+
+
+async def make_template(folder: Path) -> Template:
+    """Make the data folder that servers start from."""
+    services = await open_services(Settings(data_dir=folder))
     try:
         async with services.store.write() as connection:
             user_id = await create_user(connection, USERNAME, email="t@example.com", admin=True)
             key = await create_api_key(connection, user_id, "tests")
-        async with listening(services, chosen) as url:
-            yield Server(url=url, key=key, user_id=user_id, services=services)
+    finally:
+        await services.close()
+    return Template(folder, key, user_id, GraphQL.load(BINDABLES))
+
+
+@asynccontextmanager
+async def running_server(
+    data_dir: Path, template: Template, **settings: Any
+) -> AsyncGenerator[Server]:
+    """Run a server with one user on a free port of the loopback."""
+    shutil.copytree(template.folder, data_dir)
+    chosen = Settings(data_dir=data_dir, port=0, **settings)
+    services = await open_services(chosen)
+    try:
+        async with listening(services, chosen, graphql=template.graphql) as url:
+            yield Server(url=url, key=template.key, user_id=template.user_id, services=services)
     finally:
         await services.close()
 
@@ -71,14 +125,14 @@ class Http(msgspec.Struct, frozen=True):
     async def send(self, method: str, path: str, **options: Any) -> Reply:
         """Send to a path of the server, or to an absolute address that it handed out."""
         url = path if path.startswith("http") else self.server.url + path
-        async with self.session.request(method, url, **options) as response:
+        async with self.session.request(method, URL(url, encoded=True), **options) as response:
             return Reply(response.status, await response.read(), response.headers)
 
     async def ask(self, query: str, key: str | None = None, **variables: Any) -> Reply:
         """POST a GraphQL document as the client does."""
-        auth = aiohttp.BasicAuth("api", key or self.server.key)
+        credentials = base64.b64encode(f"api:{key or self.server.key}".encode()).decode()
         body = {"query": query, "variables": variables, "operationName": ""}
-        headers = {"Authorization": auth.encode()}
+        headers = {"Authorization": f"Basic {credentials}"}
         return await self.send("POST", "/graphql", json=body, headers=headers)
 
     async def data(self, query: str, **variables: Any) -> Any:

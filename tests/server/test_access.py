@@ -1,0 +1,106 @@
+"""What belongs to an entity is reached by its members only, by whatever way it is asked for."""
+
+import pytest
+from server_harness import Http, Server, document
+
+from launch_async.server.ids import encode_run_id
+from launch_async.server.users import create_api_key, create_user
+
+pytestmark = pytest.mark.anyio
+
+RUN_ID = encode_run_id("secret", "proj", "tester")
+NAMED = {"entity": "tester", "project": "proj", "name": "secret"}
+
+
+@pytest.fixture
+async def stranger(http: Http, server: Server) -> str:
+    """The key of a user who is no member of tester, where a run is."""
+    await http.stream("secret", {"files": {}})
+    async with server.services.store.write() as connection:
+        user_id = await create_user(connection, "stranger")
+        key = await create_api_key(connection, user_id)
+    return key
+
+
+@pytest.mark.parametrize(
+    ("name", "variables", "root"),
+    [
+        ("Run.full", {"entity": "tester", "project": "proj", "name": "secret"}, "project"),
+        (
+            "RunResumeStatus.core",
+            {"entity": "tester", "project": "proj", "name": "secret"},
+            "model",
+        ),
+        ("GetProject.python", {"entity": "tester", "name": "proj"}, "project"),
+        ("GetTeamEntity.python", {"name": "tester"}, "entity"),
+    ],
+)
+async def test_a_strangers_query_finds_nothing(
+    http: Http, stranger: str, name: str, variables: dict[str, str], root: str
+) -> None:
+    assert (await http.data(document(name), **variables))[root] is not None
+    reply = await http.ask(document(name), stranger, **variables)
+    assert (reply.status, reply.json()) == (200, {"data": {root: None}})
+
+
+@pytest.mark.parametrize(
+    ("name", "variables"),
+    [
+        ("GetProjects.python", {"entity": "tester"}),
+        ("UpsertBucket.core", {"entity": "tester", "project": "proj", "name": "secret"}),
+        ("UpsertBucket.summary", {"id": RUN_ID, "summaryMetrics": "{}"}),
+        ("CreateProject.python", {"input": {"entityName": "tester", "name": "mine"}}),
+        ("StopRun.core", {"id": RUN_ID}),
+        ("DeleteRun.plain", {"id": RUN_ID}),
+        ("UpdateRunState.runs", {"input": {"id": RUN_ID, "state": "failed"}}),
+        (
+            "CreateRunFiles.core",
+            {"entity": "tester", "project": "proj", "run": "secret", "files": ["x"]},
+        ),
+        (
+            "NotifyScriptableRunAlert.core",
+            {
+                "entityName": "tester",
+                "projectName": "proj",
+                "runName": "secret",
+                "title": "t",
+                "text": "x",
+            },
+        ),
+    ],
+)
+async def test_a_strangers_change_is_a_404(
+    http: Http, server: Server, stranger: str, name: str, variables: dict[str, object]
+) -> None:
+    before = await server.rows("select * from runs")
+    reply = await http.ask(document(name), stranger, **variables)
+    assert reply.status == 404
+    assert "not found" in reply.json()["errors"][0]["message"]
+    assert await server.rows("select * from runs") == before
+
+
+async def test_a_strangers_stream_is_a_404(http: Http, stranger: str) -> None:
+    reply = await http.send(
+        "POST",
+        "/files/tester/proj/secret/file_stream",
+        json={"complete": True},
+        headers={"Authorization": f"Bearer {stranger}"},
+    )
+    assert (reply.status, reply.json()["error"]) == (404, "entity tester not found")
+
+
+async def test_a_strangers_deletion_of_files_is_a_404(http: Http, stranger: str) -> None:
+    files = document("CreateRunFiles.core")
+    where = {"entity": "tester", "project": "proj", "run": "secret"}
+    await http.data(files, **where, files=["kept.txt"])
+    listed = await http.data(
+        document("RunFiles.files"),
+        entity="tester",
+        project="proj",
+        name="secret",
+        fileNames=["kept.txt"],
+    )
+    file_id = listed["project"]["run"]["files"]["edges"][0]["node"]["id"]
+    reply = await http.ask(document("deleteFiles.files"), stranger, files=[file_id])
+    assert reply.status == 404
+    assert await http.server.rows("select name from run_files") == [("kept.txt",)]

@@ -1,0 +1,156 @@
+"""Reading back what a run logged."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from server_harness import Http, document
+
+from launch_async.server.console import parse_console
+from launch_async.server.history import merge_keys, parse_line, thin_out
+
+pytestmark = pytest.mark.anyio
+
+RUN = {"entity": "tester", "project": "proj", "run": "r1"}
+NAMED = {"entity": "tester", "project": "proj", "name": "r1"}
+
+
+async def log(http: Http, *rows: dict[str, Any]) -> None:
+    content = [json.dumps(row) for row in rows]
+    await http.stream("r1", {"files": {"wandb-history.jsonl": {"offset": 0, "content": content}}})
+
+
+async def ask(http: Http, query: str, **variables: Any) -> Any:
+    return (await http.data(document(query), **variables))["project"]["run"]
+
+
+async def test_a_page_has_the_steps_from_the_first_up_to_the_last_but_not_it(http: Http) -> None:
+    await log(http, *({"_step": step} for step in range(10)))
+    steps = {"minStep": 2, "maxStep": 6, "pageSize": 100}
+    lines = (await ask(http, "HistoryPage.core", **RUN, **steps))["history"]
+    assert [json.loads(line)["_step"] for line in lines] == [2, 3, 4, 5]
+    short = (await ask(http, "HistoryPage.core", **RUN, **{**steps, "pageSize": 2}))["history"]
+    assert [json.loads(line)["_step"] for line in short] == [2, 3]
+
+
+async def test_samples_are_spread_and_end_with_the_last_line(http: Http) -> None:
+    await log(http, *({"_step": step} for step in range(100)))
+    lines = (await ask(http, "RunFullHistory.history", **NAMED, samples=10))["history"]
+    steps = [json.loads(line)["_step"] for line in lines]
+    assert steps == [9, 19, 29, 39, 49, 59, 69, 79, 89, 99]
+
+
+async def test_sampled_history_has_rows_with_every_key_only(http: Http) -> None:
+    await log(
+        http,
+        {"_step": 0, "a": 1},
+        {"_step": 1, "a": 2, "b": {"c": 3}},
+        {"_step": 2, "b": {"c": 4}},
+        {"_step": 3, "a": 5, "b": {"c": 6}},
+    )
+    spec = json.dumps({"keys": ["_step", "a", "b.c"], "samples": 500})
+    found = (await ask(http, "SampledHistoryPage.core", **RUN, spec=spec))["sampledHistory"]
+    assert found == [[{"_step": 1, "a": 2, "b.c": 3}, {"_step": 3, "a": 5, "b.c": 6}]]
+
+
+async def test_a_bad_spec_is_a_400(http: Http) -> None:
+    await log(http, {"_step": 0})
+    reply = await http.ask(document("SampledHistoryPage.core"), **RUN, spec='{"keys":3}')
+    assert reply.status == 400
+
+
+async def test_nested_metrics_are_known_by_dotted_names(http: Http) -> None:
+    await log(
+        http,
+        {"_step": 0, "dict": {"val1": 1, "img": {"_type": "image-file", "path": "x"}}},
+        {"_step": 11, "dict": {"val1": 3}, "name": "n", "flag": True, "none": None, "list": [1]},
+    )
+    known = (await ask(http, "RunHistoryKeys.runs", **NAMED))["historyKeys"]
+    assert known["lastStep"] == 11
+    assert known["keys"]["dict.val1"] == {
+        "typeCounts": [{"type": "number", "count": 2}],
+        "monotonic": True,
+        "previousValue": 3,
+    }
+    kinds = {name: entry["typeCounts"][0]["type"] for name, entry in known["keys"].items()}
+    assert kinds["dict.img"] == "image-file"
+    assert (kinds["name"], kinds["flag"], kinds["none"], kinds["list"]) == (
+        "string",
+        "boolean",
+        "nil",
+        "list",
+    )
+
+
+async def test_a_run_without_history_has_no_keys(http: Http) -> None:
+    await http.stream("r1", {})
+    known = (await ask(http, "RunHistoryKeys.runs", **NAMED))["historyKeys"]
+    assert known == {"lastStep": -1, "keys": {}, "sets": []}
+
+
+async def test_console_pages_follow_each_other(http: Http) -> None:
+    content = [f"2026-11-22T14:51:36.686115 line {number}" for number in range(5)]
+    content.append("ERROR 2026-11-22T14:51:37 oh")
+    await http.stream("r1", {"files": {"output.log": {"offset": 0, "content": content}}})
+    where = {"entity": "tester", "project": "proj", "runName": "r1"}
+    seen: list[Any] = []
+    after = None
+    while True:
+        run = await ask(http, "RunConsoleLogPage.core", **where, first=4, after=after)
+        seen += [edge["node"] for edge in run["logLines"]["edges"]]
+        if not run["logLines"]["pageInfo"]["hasNextPage"]:
+            break
+        after = run["logLines"]["pageInfo"]["endCursor"]
+    assert [line["line"] for line in seen] == [*(f"line {n}" for n in range(5)), "oh"]
+    assert [line["level"] for line in seen] == ["info"] * 5 + ["error"]
+    assert seen[0]["timestamp"] == "2026-11-22T14:51:36.686115"
+    tail = await ask(http, "RunConsoleLogTail.core", **where, last=2)
+    assert tail["logLineCount"] == 6
+    assert [edge["node"]["number"] for edge in tail["logLines"]["edges"]] == [4, 5]
+
+
+def test_structured_console_lines_are_taken_apart() -> None:
+    line = parse_console(3, '{"level":"error","ts":"2026-11-22T14:54:45.5","content":"text"}')
+    assert (line.number, line.level, line.timestamp, line.line) == (
+        3,
+        "error",
+        "2026-11-22T14:54:45.5",
+        "text",
+    )
+
+
+@pytest.mark.parametrize("text", ["", "plain", '{"a": 1}', "{", "ERROR of mine", "2026-11-22 x"])
+def test_console_text_of_no_known_form_stays_whole(text: str) -> None:
+    assert parse_console(0, text).line == text
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(st.lists(st.dictionaries(st.text(), JSON, max_size=5), max_size=5))
+def test_keys_of_any_lines_are_counted(contents: list[dict[str, Any]]) -> None:
+    lines = [parse_line(json.dumps(content)) for content in contents]
+    together = json.loads(merge_keys("{}", lines))
+    one_by_one = "{}"
+    for line in lines:
+        one_by_one = merge_keys(one_by_one, [line])
+    assert str(json.loads(one_by_one)) == str(together)
+    for name, entry in together.items():
+        counted = sum(count["count"] for count in entry["typeCounts"])
+        assert counted == sum(name in line.metrics for line in lines)
+
+
+@given(st.integers(0, 200), st.integers(1, 50))
+def test_thinning_keeps_the_order_and_the_last_point(count: int, samples: int) -> None:
+    points = [{"n": number} for number in range(count)]
+    thin = thin_out(points, samples)
+    assert len(thin) == min(count, samples)
+    assert thin == sorted(thin, key=lambda point: point["n"])
+    assert thin[-1:] == points[-1:]
+    assert len({point["n"] for point in thin}) == len(thin)
