@@ -34,7 +34,7 @@ class AgentQueue(msgspec.Struct, frozen=True):
     name: str
 
 
-class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
+class AgentRow(msgspec.Struct, frozen=True):
     """An agent as it was last seen."""
 
     id: int
@@ -154,7 +154,7 @@ async def _insert_agent(connection: AsyncConnection, values: dict[str, Any]) -> 
 
 
 async def _agents(connection: AsyncConnection, which: ColumnElement[bool]) -> list[AgentRow]:
-    rows = await connection.execute(
+    result = await connection.execute(
         select(
             launch_agents.c.id,
             entities.c.name.label("entity_name"),
@@ -174,9 +174,9 @@ async def _agents(connection: AsyncConnection, which: ColumnElement[bool]) -> li
         .where(which)
         .order_by(launch_agents.c.heartbeat_at.desc(), launch_agents.c.id.desc())
     )
-    found = rows.mappings().all()
-    queues = await _queues_of(connection, [row["id"] for row in found])
-    return [AgentRow(**dict(row.items()), queues=queues.get(row["id"], ())) for row in found]
+    rows = result.all()
+    queues = await _queues_of(connection, [row.id for row in rows])
+    return [AgentRow(*row, queues.get(row.id, ())) for row in rows]
 
 
 async def _queues_of(

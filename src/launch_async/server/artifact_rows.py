@@ -176,23 +176,30 @@ async def named_artifact(
 
 
 async def member(connection: AsyncConnection, collection_id: int, alias: str) -> ArtifactRow | None:
-    """Return a committed version of a collection by alias, vN or digest."""
+    """Return a committed version of a collection by vN, alias or digest, in this order.
+
+    An image job has its image's tag as an alias, and a tag may well be v3.
+    """
     committed = artifact_select().where(
         artifacts.c.collection_id == collection_id, artifacts.c.state == COMMITTED
     )
+    by_alias = select(artifact_aliases.c.artifact_id).where(
+        artifact_aliases.c.collection_id == collection_id, artifact_aliases.c.alias == alias
+    )
     version = VERSION.fullmatch(alias)
+    conditions = [
+        artifacts.c.id.in_(by_alias),
+        artifacts.c.digest == alias,
+    ]
     if version is not None:
-        statement = committed.where(artifacts.c.version_index == int(version.group(1)))
-    else:
-        by_alias = select(artifact_aliases.c.artifact_id).where(
-            artifact_aliases.c.collection_id == collection_id, artifact_aliases.c.alias == alias
+        conditions.insert(0, artifacts.c.version_index == int(version.group(1)))
+    for condition in conditions:
+        found = await load_artifacts(
+            connection, committed.where(condition).order_by(artifacts.c.id.desc()).limit(1)
         )
-        statement = committed.where(artifacts.c.id.in_(by_alias))
-    found = await load_artifacts(connection, statement)
-    if not found and version is None:
-        newest = committed.where(artifacts.c.digest == alias).order_by(artifacts.c.id.desc())
-        found = await load_artifacts(connection, newest.limit(1))
-    return found[0] if found else None
+        if found:
+            return found[0]
+    return None
 
 
 async def newest_artifact(connection: AsyncConnection, collection_id: int) -> ArtifactRow | None:

@@ -19,7 +19,6 @@ from launch_async.server.artifact_rows import (
     DELETED,
     LATEST,
     PENDING,
-    VERSION,
     ArtifactRow,
     CollectionRow,
     artifact_by_number,
@@ -333,5 +332,3 @@ def _wanted(collection: CollectionRow, aliases: Sequence[Json]) -> list[str]:
 def _check_alias(alias: str) -> None:
     if not 1 <= len(alias) <= MAX_ALIAS or "/" in alias or ":" in alias:
         raise ApiError(f"{alias!r} is not an alias: 1 to {MAX_ALIAS} characters, no '/' or ':'")
-    if VERSION.fullmatch(alias):
-        raise ApiError(f"{alias!r} is not an alias: names such as v3 are versions")

@@ -1,0 +1,141 @@
+"""The unmodified command line makes, lists and describes jobs, and launches them to a queue."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from server_harness import LiveServer, WandbClient
+
+pytestmark = pytest.mark.acceptance
+
+
+def code_job(client: WandbClient, name: str, project: str = "jobs") -> str:
+    folder = client.home / "code"
+    folder.mkdir(exist_ok=True)
+    (folder / "train.py").write_text("import wandb\nwandb.init()\n")
+    (folder / "requirements.txt").write_text("wandb\n")
+    made = client.wandb(
+        "job", "create", "code", str(folder), "-p", project, "-n", name, "-E", "train.py"
+    )
+    assert made.returncode == 0, made.stdout
+    return made.stdout
+
+
+def test_a_code_job_can_be_made_listed_and_described(wandb_client: WandbClient) -> None:
+    assert "Created job: " in code_job(wandb_client, "my-code")
+    again = code_job(wandb_client, "my-code")
+    listed = wandb_client.wandb("job", "list", "-p", "jobs", "-e", "tester")
+    described = wandb_client.wandb("job", "describe", "tester/jobs/my-code:latest")
+
+    assert "No changes detected for job: tester/jobs/my-code:v0" in again, again
+    assert "my-code" in listed.stdout, listed.stdout
+    assert "latest" in listed.stdout
+    assert '"entrypoint"' in described.stdout or "'entrypoint'" in described.stdout, described
+
+
+def test_an_image_job_keeps_its_tag_as_alias(
+    live_server: LiveServer, wandb_client: WandbClient
+) -> None:
+    made = wandb_client.wandb("job", "create", "image", "img:v9", "-p", "imgs", "-n", "by-image")
+    assert "Created job: " in made.stdout, made.stdout
+    aliases = live_server.rows(
+        "select alias from artifact_aliases join artifact_collections c on c.id = collection_id "
+        "where c.name = 'by-image'"
+    )
+    assert {row.alias for row in aliases} == {"latest", "v9"}
+
+
+def test_a_git_job_is_made(wandb_client: WandbClient, tmp_path: Path) -> None:
+    repository = tmp_path / "demo.git"
+    repository.mkdir()
+    (repository / "train.py").write_text("print(1)\n")
+    (repository / "requirements.txt").write_text("\n")
+    author = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+    for words in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "first"]):
+        subprocess.run(["git", *words], cwd=repository, check=True)
+    # The client takes remote addresses only: an ssh of ours runs git on this machine instead.
+    shell = tmp_path / "ssh"
+    shell.write_text('#!/bin/sh\nfor last; do :; done\nexec sh -c "$last"\n')
+    shell.chmod(0o700)
+    (wandb_client.home / ".gitconfig").write_text(
+        f"[core]\n    sshCommand = {shell}\n[ssh]\n    variant = simple\n[safe]\n    directory = *\n"
+    )
+
+    made = wandb_client.wandb(
+        "job", "create", "git", f"ssh://git.example.com{repository}",
+        "-p", "gits", "-n", "by-git", "-E", "python train.py",
+    )  # fmt: skip
+
+    assert "Created job: " in made.stdout, made.stdout
+
+
+def test_a_launch_puts_a_job_into_a_queue(
+    live_server: LiveServer, wandb_client: WandbClient
+) -> None:
+    code_job(wandb_client, "launched")
+    prepared = wandb_client.python("""
+import wandb
+api = wandb.Api()
+queue = api.create_run_queue(
+    name="accept", type="local-process", entity="tester",
+    config={"size": "{{n}}", "kept": [1]},
+    template_variables={"n": {"schema": {"type": "integer", "minimum": 1, "default": 2}}},
+)
+assert queue.type == "local-process", queue.type
+assert queue.default_resource_config == {"resource_args": {"local-process": {"size": "{{n}}", "kept": [1]}}}
+assert queue.template_variables[0]["name"] == "n"
+try:
+    api.create_run_queue(name="accept", type="local-process", entity="tester", config={})
+except Exception as error:
+    assert "has a queue 'accept' already" in str(error), error
+else:
+    raise SystemExit("two queues of one name")
+""")
+    assert prepared.returncode == 0, prepared.stdout
+
+    pushed = wandb_client.wandb(
+        "launch", "-q", "accept", "-j", "tester/jobs/launched:latest", "-e", "tester",
+        "-p", "Target", "--set-var", "n=4",
+    )  # fmt: skip
+
+    assert pushed.returncode == 0, pushed.stdout
+    (item,) = live_server.rows(
+        "select i.* from queue_items i join run_queues q on q.id = queue_id where name = 'accept'"
+    )
+    assert '"resource_args":{"local-process":{"size":4,"kept":[1]}}' in item.run_spec
+    assert '"author":"tester"' in item.run_spec
+
+
+def test_the_sdk_sees_and_deletes_what_it_queued(
+    live_server: LiveServer, wandb_client: WandbClient
+) -> None:
+    code_job(wandb_client, "sdk-job")
+    done = wandb_client.python("""
+import wandb
+from wandb.sdk.launch import launch_add
+api = wandb.Api()
+queue = api.upsert_run_queue(
+    name="sdk", resource_type="local-container", entity="tester",
+    resource_config={"env": ["A=1"]}, prioritization_mode="V0",
+    external_links={"docs": "https://example.com"},
+)
+assert queue.prioritization_mode == "V0"
+assert queue.external_links == {"links": [{"label": "docs", "url": "https://example.com"}]}, queue.external_links
+queued = launch_add(job="tester/jobs/sdk-job:latest", queue_name="sdk", entity="tester",
+                    project="target", priority=0, config={"overrides": {"args": ["--x"]}})
+assert queued.state == "pending", queued.state
+assert [item.id for item in api.run_queue("tester", "sdk").items] == [queued.id]
+queued.delete()
+assert list(api.run_queue("tester", "sdk").items) == []
+api.run_queue("tester", "sdk").delete()
+print("ALL WELL")
+""")
+    assert "ALL WELL" in done.stdout, done.stdout
+    assert live_server.rows("select * from run_queues where name = 'sdk'") == []
+
+
+def test_a_launch_without_its_queue_says_what_to_do(wandb_client: WandbClient) -> None:
+    pushed = wandb_client.wandb(
+        "launch", "-q", "nowhere", "-d", "img:1", "-e", "tester", "-p", "target"
+    )
+    assert "Unable to push to run queue nowhere. Queue not found." in pushed.stdout, pushed.stdout
