@@ -1,0 +1,289 @@
+"""Makes code and git jobs runnable on this machine: a working copy and a virtual environment.
+
+```
+state_dir/runs/<run>/code          the run's own copy, fetched aside and then renamed
+state_dir/envs/<key>/              shared by all runs with the same requirements and Python
+state_dir/envs/<key>/complete      written last: without it the folder is a crash's leftover
+state_dir/envs/<key>.log, .lock    what pip said; who is building (across processes)
+state_dir/envs/base-<python>       pip alone, to copy from
+```
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import sys
+from collections import defaultdict
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from subprocess import DEVNULL, CalledProcessError
+
+import anyio
+import anyio.to_thread
+import msgspec
+import structlog
+
+from launch_async.adapters.builders.pip import ToolFailed, run_tool
+from launch_async.adapters.builders.requirements import Requirements, find_requirements
+from launch_async.adapters.builders.venv import make_base, make_from_base
+from launch_async.domain.errors import ItemError, Reason, Stage
+from launch_async.domain.item import Item
+from launch_async.domain.job import ArtifactSource, GitSource, ImageSource
+from launch_async.kit.names import plain_name
+from launch_async.ports.build import BuildOrder
+from launch_async.ports.jobs import JobStore
+from launch_async.ports.runner import CodeWork, Work
+
+log = structlog.get_logger()
+
+_LOCK_SECONDS = 0.25
+_ASK = "import sys; print(sys.implementation.name, *sys.version_info[:3])"
+
+
+class Copy(msgspec.Struct, frozen=True):
+    """Whose copy of what a code folder is."""
+
+    item_id: str
+    source: str
+
+
+class EnvironmentBuilder:
+    """Implements `ports.build.Builder` for local-process queues."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        jobs: JobStore,
+        *,
+        python: Path | None = None,
+        install_timeout_seconds: float = 1800.0,
+    ) -> None:
+        self._runs = state_dir.absolute() / "runs"
+        self._environments = state_dir.absolute() / "envs"
+        self._jobs = jobs
+        self._python = python or Path(sys.executable)
+        self._install_timeout_seconds = install_timeout_seconds
+        self._versions: dict[str, str | None] = {}
+        self._building: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+
+    async def build(self, order: BuildOrder) -> Work:
+        """The run's working copy, and the environment that it asks for, made or found."""
+        source = order.job.source
+        if isinstance(source, ImageSource):
+            raise _unsupported(
+                f"local-process queues run code and git jobs; {source.image} is an image:"
+                " use a local-container queue."
+            )
+        if not order.entrypoint:
+            raise _failed("The job has no entry point: give the job or the item one.")
+        code = await self._working_copy(order.item, source)
+        needs = await anyio.to_thread.run_sync(find_requirements, code)
+        python, version = await self._interpreter(order.job.runtime)
+        folder = self._environment_folder(order.item, source, needs, f"{python} {version}")
+        await self._environment(folder, needs, python=python, code=code)
+        has_wandb = await anyio.to_thread.run_sync(_has_wandb, folder)
+        if not has_wandb:
+            log.warning("environment has no wandb: the run may never show", run=order.item.run_id)
+        return CodeWork(
+            directory=_inside(code, order.item.spec.overrides.working_dir),
+            bin_directory=folder / "bin",
+            entrypoint=order.entrypoint,
+        )
+
+    async def _working_copy(self, item: Item, source: ArtifactSource | GitSource) -> Path:
+        run = self._runs / plain_name(item.run_id)
+        code, aside, mark = run / "code", run / "code.fetching", run / "code.json"
+        copy = Copy(item.id, repr(source))
+        if await anyio.to_thread.run_sync(_is_copy, code, mark, copy):
+            return code  # a run of an earlier life may be at work in it
+        await anyio.to_thread.run_sync(_clear, run, code, aside, mark)
+        await self._jobs.fetch(source, aside)
+
+        def keep() -> None:
+            aside.rename(code)
+            mark.write_bytes(msgspec.json.encode(copy))
+
+        await anyio.to_thread.run_sync(keep)
+        return code
+
+    async def _interpreter(self, runtime: str | None) -> tuple[Path, str]:
+        """The Python for the job, and its version; the agent's own if the wanted one is missing."""
+        own = await self._version(self._python)
+        if own is None:
+            raise _failed(f"The agent's Python, {self._python}, does not run: repair it.")
+        wanted = re.search(r"(\d+)\.(\d+)", runtime or "")
+        if wanted is None or own.split()[1:3] == [wanted[1], wanted[2]]:
+            return self._python, own
+        program = f"python{wanted[1]}.{wanted[2]}"
+        found = shutil.which(program)
+        version = await self._version(Path(found)) if found else None
+        if found is None or version is None:
+            log.warning("no such python here: the agent's own is used", wanted=program, used=own)
+            return self._python, own
+        return Path(found), version
+
+    async def _version(self, python: Path) -> str | None:
+        key = str(python)
+        if key not in self._versions:
+            try:
+                # A name on PATH proves nothing: pyenv has shims of versions that are not active.
+                done = await anyio.run_process([key, "-I", "-c", _ASK], stderr=DEVNULL)
+                self._versions[key] = done.stdout.decode().strip()
+            except (OSError, CalledProcessError):
+                self._versions[key] = None
+        return self._versions[key]
+
+    def _environment_folder(
+        self, item: Item, source: ArtifactSource | GitSource, needs: Requirements, python: str
+    ) -> Path:
+        if needs.editable:  # it links into this run's own copy
+            return self._runs / plain_name(item.run_id) / "env"
+        parts = [python, *needs.lines]
+        if needs.local:
+            parts.append(repr(source))
+        key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+        return self._environments / key
+
+    async def _environment(
+        self, folder: Path, needs: Requirements, *, python: Path, code: Path
+    ) -> None:
+        """Make the environment, or wait for whoever is making it."""
+        async with self._made_once(folder) as needed:
+            if needed:
+                await self._make(folder, needs, python=python, code=code)
+        with suppress(OSError):
+            os.utime(folder)  # the least recently used ones may be deleted one day
+
+    @asynccontextmanager
+    async def _made_once(self, folder: Path) -> AsyncGenerator[bool, None]:
+        """Whether the block must make `folder`, emptied for it; marked complete after the block."""
+        complete = folder / "complete"
+        if complete.exists():
+            yield False
+            return
+        async with self._building[str(folder)], _file_lock(folder.with_suffix(".lock")):
+            if complete.exists():
+                yield False
+                return
+            folder.with_suffix(".log").unlink(missing_ok=True)
+            await anyio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
+            yield True
+            complete.touch()
+
+    async def _make(self, folder: Path, needs: Requirements, *, python: Path, code: Path) -> None:
+        log.info("environment is made", folder=str(folder), requirements=len(needs.lines))
+        output = folder.with_suffix(".log")
+        try:
+            with anyio.fail_after(self._install_timeout_seconds):
+                base = await self._base(python)
+                await make_from_base(folder, base=base, python=python, output=output)
+                await self._install(folder, needs, code=code, output=output)
+        except TimeoutError as error:
+            raise _failed(
+                f"Installing the job's requirements took longer than"
+                f" {self._install_timeout_seconds:.0f} s; the log is {output}."
+            ) from error
+        except ToolFailed as error:
+            why = "the package index cannot be reached" if error.no_network else "pip failed"
+            raise _failed(
+                f"The job's requirements could not be installed: {why}.\n{error}"
+            ) from error
+        log.info("environment is ready", folder=str(folder))
+
+    async def _base(self, python: Path) -> Path:
+        key = hashlib.sha256(f"{python} {await self._version(python)}".encode()).hexdigest()[:16]
+        folder = self._environments / f"base-{key}"
+        async with self._made_once(folder) as needed:
+            if needed:
+                await make_base(folder, python=python, output=folder.with_suffix(".log"))
+        return folder
+
+    async def _install(
+        self, folder: Path, needs: Requirements, *, code: Path, output: Path
+    ) -> None:
+        if not needs.lines:
+            return
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "install"]
+        pip += ["--disable-pip-version-check", "--progress-bar=off"]
+        listed = needs.file
+        if listed is None:
+            listed = folder / "requirements.txt"
+            listed.write_text("\n".join(needs.lines), encoding="utf-8")
+        try:
+            await run_tool([*pip, "-r", str(listed)], cwd=code, output=output)
+        except ToolFailed as error:
+            if not needs.frozen or error.no_network:
+                raise
+            await self._install_what_can_be_had(pip, needs, code=code, output=output)
+
+    async def _install_what_can_be_had(
+        self, pip: list[str], needs: Requirements, *, code: Path, output: Path
+    ) -> None:
+        """One by one: a frozen list may name what exists only where it was written (B7)."""
+        missing: list[str] = []
+        alone = output.with_suffix(".line")
+        for line in needs.lines:
+            alone.write_text(line, encoding="utf-8")
+            try:
+                await run_tool([*pip, "--no-deps", "-r", str(alone)], cwd=code, output=output)
+            except ToolFailed as error:
+                missing.append(line)
+                if len(missing) == len(needs.lines):
+                    raise
+                log.warning("requirement could not be installed", line=line, why=error.said[-1:])
+
+
+def _is_copy(code: Path, mark: Path, copy: Copy) -> bool:
+    try:
+        return code.is_dir() and msgspec.json.decode(mark.read_bytes(), type=Copy) == copy
+    except (FileNotFoundError, msgspec.DecodeError):
+        return False
+
+
+def _clear(run: Path, code: Path, aside: Path, mark: Path) -> None:
+    run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mark.unlink(missing_ok=True)  # first: a half-deleted copy must not look whole
+    for folder in (code, aside, run / "env"):
+        if folder.exists():
+            shutil.rmtree(folder)
+    aside.mkdir()
+
+
+def _inside(code: Path, working_dir: str | None) -> Path:
+    if not working_dir:
+        return code
+    folder = (code / working_dir).resolve()
+    if not folder.is_relative_to(code.resolve()) or not folder.is_dir():
+        raise _failed(f"The working directory {working_dir} is no folder of the job's code.")
+    return folder
+
+
+def _has_wandb(folder: Path) -> bool:
+    return any(folder.glob("lib/python*/site-packages/wandb/__init__.py"))
+
+
+@asynccontextmanager
+async def _file_lock(path: Path) -> AsyncGenerator[None, None]:
+    """Only one process at a time; the kernel lets go when the holder dies."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                # A blocking flock in a thread could not be cancelled; nothing tells of a release.
+                await anyio.sleep(_LOCK_SECONDS)
+        yield
+
+
+def _failed(text: str) -> ItemError:
+    return ItemError(text, reason=Reason.BUILD_FAILED, stage=Stage.BUILD)
+
+
+def _unsupported(text: str) -> ItemError:
+    return ItemError(text, reason=Reason.TARGET_UNSUPPORTED, stage=Stage.BUILD)
