@@ -18,8 +18,7 @@ async def stranger(http: Http, server: Server) -> str:
     await http.stream("secret", {"files": {}})
     async with server.services.store.write() as connection:
         user_id = await create_user(connection, "stranger")
-        key = await create_api_key(connection, user_id)
-    return key
+        return await create_api_key(connection, user_id)
 
 
 @pytest.mark.parametrize(

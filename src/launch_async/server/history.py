@@ -38,6 +38,7 @@ class Spec(msgspec.Struct, frozen=True, rename="camel"):
     samples: int = DEFAULT_SAMPLES
     min_step: int | None = None
     max_step: int | None = None
+    """The last step that is wanted, itself included, unlike in a page."""
 
 
 def parse_line(body: str) -> Line:
@@ -146,9 +147,10 @@ def parse_spec(text: str) -> Spec:
 
 
 async def _every_line(connection: AsyncConnection, run_id: int, spec: Spec) -> AsyncIterator[str]:
+    max_step = None if spec.max_step is None else spec.max_step + 1
     statement = (
         select(run_history.c.line, run_history.c.body)
-        .where(run_history.c.run_id == run_id, *_steps(spec.min_step, spec.max_step))
+        .where(run_history.c.run_id == run_id, *_steps(spec.min_step, max_step))
         .order_by(run_history.c.line)
         .limit(BATCH_LINES)
     )

@@ -44,14 +44,21 @@ class Store:
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncConnection]:
         """Lend a connection that sees one consistent state; what it writes is undone."""
-        async with self._engine.connect() as connection:
-            yield connection
+        with anyio.CancelScope(shield=True):
+            async with self._engine.connect() as connection:
+                yield connection
 
     @asynccontextmanager
     async def write(self) -> AsyncGenerator[AsyncConnection]:
-        """Lend a connection in a transaction: committed on exit, rolled back on an error."""
-        async with self._own_turn(), self._writer.begin() as connection:
-            yield connection
+        """Lend a connection in a transaction: committed on exit, rolled back on an error.
+
+        Cancellation waits for its end: transactions are short, and a driver that is cancelled in
+        the middle of a statement has its connection thrown away.
+        """
+        async with self._own_turn():
+            with anyio.CancelScope(shield=True):
+                async with self._writer.begin() as connection:
+                    yield connection
 
     async def close(self) -> None:
         """Close every connection."""
