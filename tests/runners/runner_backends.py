@@ -134,5 +134,5 @@ async def end_of(runner: Runner, handle: RunHandle) -> RunEnd:
 async def printed(runner: Runner, handle: RunHandle, text: str) -> None:
     """Return once the run has printed `text`."""
     with anyio.fail_after(20):
-        while not any(text in line for line in await runner.log_tail(handle, lines=20)):  # noqa: ASYNC110
+        while not any(text in line for line in await runner.log_tail(handle, lines=20)):
             await anyio.sleep(0.05)

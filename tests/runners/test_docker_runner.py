@@ -1,0 +1,196 @@
+"""What only containers promise, and an engine that is away or loses its streams."""
+
+import subprocess
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import msgspec
+import pytest
+from runner_backends import SECRET, DockerBackend, end_of, make_order, printed
+
+from launch_async.adapters.runners.docker.runner import DockerRunner
+from launch_async.domain.errors import ItemError, Reason, Unavailable
+from launch_async.domain.run import RunState
+from launch_async.ports.runner import ImageWork
+
+pytestmark = [pytest.mark.anyio, pytest.mark.docker]
+
+
+@pytest.fixture
+async def backend(tiny_image: str) -> AsyncGenerator[DockerBackend, None]:
+    docker = DockerBackend(tiny_image)
+    yield docker
+    await docker.clean_up()
+
+
+async def test_a_run_over_its_memory_limit_is_out_of_memory(backend: DockerBackend) -> None:
+    script = "exec tail /dev/zero"  # reads a line without end into memory
+    order = make_order(backend, script, resource_args={"memory": "16m", "memory-swap": "16m"})
+    async with backend.life() as runner:
+        end = await end_of(runner, await runner.launch(order))
+    assert (end.exit_code, end.reason) == (137, Reason.OUT_OF_MEMORY)
+
+
+async def test_a_stop_of_ours_is_not_called_a_kill_from_outside(backend: DockerBackend) -> None:
+    async with backend.life() as runner:
+        handle = await runner.launch(make_order(backend, "echo up; sleep 60"))
+        await printed(runner, handle, "up")
+        await runner.cancel(handle, within_seconds=5)
+        end = await end_of(runner, handle)
+    assert end.exit_code == 143
+    assert end.detail == ""
+
+
+async def test_an_image_that_cannot_be_had_is_named(backend: DockerBackend) -> None:
+    backend.image = "127.0.0.1:9/no/such-image:1"
+    async with backend.life() as runner:
+        with pytest.raises(ItemError, match=r"127\.0\.0\.1:9/no/such-image:1") as missing:
+            await runner.launch(make_order(backend, "true"))
+    assert missing.value.reason is Reason.IMAGE_NOT_FOUND
+
+
+async def test_a_program_that_is_missing_is_named_in_the_log(backend: DockerBackend) -> None:
+    work = ImageWork(image=backend.image, entrypoint=("no-such-program",))
+    async with backend.life() as runner:
+        handle = await runner.launch(msgspec.structs.replace(make_order(backend, ""), work=work))
+        end = await end_of(runner, handle)
+        tail = await runner.log_tail(handle, lines=5)
+    assert end.exit_code == 127
+    assert any("no-such-program" in line for line in tail)
+
+
+async def test_a_container_that_cannot_start_is_removed_and_the_engine_quoted(
+    backend: DockerBackend,
+) -> None:
+    too_many = {"ulimit": "nofile=99999999999"}
+    order = make_order(backend, "true", resource_args=too_many)
+    async with backend.life() as runner:
+        with pytest.raises(ItemError, match="rlimit") as failed:
+            await runner.launch(order)
+        assert await runner.find(backend.identity) == ()
+    assert failed.value.reason is Reason.LAUNCH_FAILED
+    listed = subprocess.run(
+        ["docker", "ps", "-aq", "--filter", f"label=launch-async.identity={backend.identity}"],
+        check=True,
+        capture_output=True,
+    )
+    assert listed.stdout == b""
+
+
+async def test_a_container_that_was_only_created_is_started_by_the_next_launch(
+    backend: DockerBackend,
+) -> None:
+    order = make_order(backend, "echo ran")
+    labels = {"identity": backend.identity, "item": order.item_id, "run": order.run.run_id}
+    argv = ["docker", "create", "--name", f"launch-{order.run.run_id}", "--entrypoint", "echo"]
+    for name, value in labels.items():
+        argv += ["--label", f"launch-async.{name}={value}"]
+    subprocess.run([*argv, backend.image, "ran"], check=True, capture_output=True)
+    async with backend.life() as runner:
+        assert await runner.find(backend.identity) == ()
+        handle = await runner.launch(order)
+        assert (await end_of(runner, handle)).clean
+
+
+async def test_a_foreign_container_in_the_way_is_left_alone(backend: DockerBackend) -> None:
+    order = make_order(backend, "true")
+    name = f"launch-{order.run.run_id}"
+    subprocess.run(["docker", "create", "--name", name, backend.image], check=True)
+    try:
+        async with backend.life() as runner:
+            with pytest.raises(ItemError, match="in the way"):
+                await runner.launch(order)
+    finally:
+        subprocess.run(["docker", "rm", name], check=True)
+
+
+async def test_secrets_are_in_no_label(backend: DockerBackend) -> None:
+    async with backend.life() as runner:
+        handle = await runner.launch(make_order(backend, "exit 0"))
+        await end_of(runner, handle)
+    facts = ["docker", "inspect", "--format", "{{json .Config.Labels}} {{.Name}} {{.Args}}"]
+    shown = subprocess.run(
+        [*facts, handle.data["container_id"]], check=True, capture_output=True, text=True
+    )
+    assert SECRET not in shown.stdout
+
+
+async def test_an_engine_that_is_away_is_unavailable_with_the_remedy(tmp_path: Path) -> None:
+    runner = DockerRunner(docker_host=f"unix://{tmp_path}/none.sock")
+    try:
+        with pytest.raises(Unavailable, match="start Docker, or set DOCKER_HOST"):
+            await runner.check()
+        with pytest.raises(Unavailable, match="start Docker, or set DOCKER_HOST"):
+            await runner.find("me")
+    finally:
+        await runner.close()
+
+
+async def test_a_host_of_an_unknown_kind_is_named() -> None:
+    with pytest.raises(Unavailable, match="ssh://somewhere is of a kind"):
+        await DockerRunner(docker_host="ssh://somewhere").check()
+
+
+class Wire:
+    """Stands between a runner and the engine, and can be cut."""
+
+    def __init__(self, engine: Path, path: Path) -> None:
+        self.engine = engine
+        self.path = path
+        self.scope = anyio.CancelScope()
+
+    async def serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        while True:
+            with anyio.CancelScope() as self.scope:
+                self.path.unlink(missing_ok=True)
+                async with await anyio.create_unix_listener(self.path) as listener:
+                    task_status.started()
+                    task_status = anyio.TASK_STATUS_IGNORED
+                    await listener.serve(self._pass_on)
+            self.path.unlink(missing_ok=True)
+            await anyio.sleep(1.5)
+
+    async def _pass_on(self, client: anyio.abc.ByteStream) -> None:
+        async with (
+            client,
+            await anyio.connect_unix(self.engine) as engine,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(pump, client, engine, tasks.cancel_scope)
+            tasks.start_soon(pump, engine, client, tasks.cancel_scope)
+
+
+async def pump(
+    source: anyio.abc.ByteStream, sink: anyio.abc.ByteStream, scope: anyio.CancelScope
+) -> None:
+    try:
+        async for piece in source:
+            await sink.send(piece)
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+        pass
+    scope.cancel()
+
+
+async def test_a_run_that_ends_while_the_engine_is_out_of_reach_is_seen_when_it_is_back(
+    backend: DockerBackend, docker_engine: object, tmp_path: Path
+) -> None:
+    engine = docker_engine.socket_path
+    wire = Wire(engine, tmp_path / "wire.sock")
+    runner = DockerRunner(docker_host=f"unix://{wire.path}", list_seconds=3600)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(wire.serve)
+        tasks.start_soon(runner.serve)
+        handle = await runner.launch(make_order(backend, "sleep 1; exit 11"))
+        with anyio.fail_after(15):
+            async with aclosing(runner.watch(handle)) as watch:
+                assert (await anext(watch)).state is RunState.RUNNING
+                wire.scope.cancel()
+                async for status in watch:
+                    last = status
+        tasks.cancel_scope.cancel()
+    await runner.close()
+    assert last.end is not None
+    assert last.end.exit_code == 11
