@@ -42,7 +42,8 @@ assert first.logged_by().id == "maker"
 assert [run.id for run in first.used_by()] == ["user"]
 assert sorted(file.name for file in first.files()) == ["a b%.txt", "sub/empty"]
 assert [v.version for v in api.artifacts("dataset", "round/round-trip")] == ["v1", "v0"]
-assert [a.name for a in api.run("round/maker").logged_artifacts()] == ["round-trip:v0", "round-trip:v1"]
+made = [a.name for a in api.run("round/maker").logged_artifacts()]
+assert made == ["round-trip:v0", "round-trip:v1"]
 assert [a.name for a in api.run("round/user").used_artifacts()] == ["round-trip:v0"]
 entry = first.get_entry("a b%.txt")
 assert pathlib.Path(entry.download(root="single")).read_text() == "alpha"
@@ -51,7 +52,7 @@ first.aliases.append("gold")
 first.metadata["more"] = 2
 first.save()
 assert set(api.artifact("round/round-trip:gold").aliases) == {"best", "gold"}
-assert [t.name for t in api.artifact_types("round")] == ["dataset", "job"] or True
+assert [t.name for t in api.artifact_types("round")] == ["dataset"]
 second = api.artifact("round/round-trip:v1")
 second.delete(delete_aliases=True)
 assert api.artifact("round/round-trip:latest").version == "v0"

@@ -58,7 +58,8 @@ def test_a_git_job_is_made(wandb_client: WandbClient, tmp_path: Path) -> None:
     shell.write_text('#!/bin/sh\nfor last; do :; done\nexec sh -c "$last"\n')
     shell.chmod(0o700)
     (wandb_client.home / ".gitconfig").write_text(
-        f"[core]\n    sshCommand = {shell}\n[ssh]\n    variant = simple\n[safe]\n    directory = *\n"
+        f"[core]\n    sshCommand = {shell}\n[ssh]\n    variant = simple\n"
+        "[safe]\n    directory = *\n"
     )
 
     made = wandb_client.wandb(
@@ -82,7 +83,8 @@ queue = api.create_run_queue(
     template_variables={"n": {"schema": {"type": "integer", "minimum": 1, "default": 2}}},
 )
 assert queue.type == "local-process", queue.type
-assert queue.default_resource_config == {"resource_args": {"local-process": {"size": "{{n}}", "kept": [1]}}}
+args = {"local-process": {"size": "{{n}}", "kept": [1]}}
+assert queue.default_resource_config == {"resource_args": args}
 assert queue.template_variables[0]["name"] == "n"
 try:
     api.create_run_queue(name="accept", type="local-process", entity="tester", config={})
@@ -120,7 +122,7 @@ queue = api.upsert_run_queue(
     external_links={"docs": "https://example.com"},
 )
 assert queue.prioritization_mode == "V0"
-assert queue.external_links == {"links": [{"label": "docs", "url": "https://example.com"}]}, queue.external_links
+assert queue.external_links == {"links": [{"label": "docs", "url": "https://example.com"}]}
 queued = launch_add(job="tester/jobs/sdk-job:latest", queue_name="sdk", entity="tester",
                     project="target", priority=0, config={"overrides": {"args": ["--x"]}})
 assert queued.state == "pending", queued.state

@@ -1,0 +1,174 @@
+"""Queues: made, changed and deleted."""
+
+import json
+from typing import Any
+
+import pytest
+from launch_harness import WHERE, Launch, launch_document
+from server_harness import Http, Server
+
+from launch_async.server.users import create_api_key, create_user
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def launch(http: Http) -> Launch:
+    return Launch(http)
+
+
+async def create(http: Http, name: str, **more: Any) -> Any:
+    variables = {"entity": "tester", "project": "model-registry", "access": "PROJECT"} | more
+    return await http.ask(launch_document("CreateRunQueue.core"), queueName=name, **variables)
+
+
+async def make_config(http: Http, **changes: Any) -> Any:
+    given = {
+        "entityName": "tester",
+        "resource": "local-container",
+        "config": '{"resource_args": {"local-container": {"cpus": "{{n}}"}}}',
+        "templateVariables": '{"n": {"schema": {"type": "integer", "minimum": 1, "maximum": 4}}}',
+    } | changes
+    return await http.ask(launch_document("CreateDefaultResourceConfig.core"), **given)
+
+
+async def shown(http: Http, name: str) -> Any:
+    data = await http.data(launch_document("GetRunQueueMetadata.jobs"), **WHERE, runQueue=name)
+    return data["project"]["runQueue"]
+
+
+async def test_a_queue_is_made_in_two_steps(http: Http) -> None:
+    made = (await make_config(http)).json()["data"]["createDefaultResourceConfig"]
+    reply = await create(http, "q", defaultResourceConfigID=made["defaultResourceConfigID"])
+    assert reply.json()["data"]["createRunQueue"]["success"] is True
+    queue = await shown(http, "q")
+    assert queue == {
+        "id": reply.json()["data"]["createRunQueue"]["queueID"],
+        "access": "PROJECT",
+        "defaultResourceConfigID": made["defaultResourceConfigID"],
+        "prioritizationMode": "DISABLED",
+        "externalLinks": {"links": []},
+    }
+    data = await http.data(
+        launch_document("GetDefaultResourceConfig.jobs"),
+        entityName="tester",
+        id=queue["defaultResourceConfigID"],
+    )
+    assert data["entity"]["defaultResourceConfig"] == {
+        "config": {"resource_args": {"local-container": {"cpus": "{{n}}"}}},
+        "resource": "local-container",
+        "templateVariables": [
+            {"name": "n", "schema": '{"type":"integer","minimum":1,"maximum":4}'}
+        ],
+    }
+
+
+async def test_a_taken_name_is_a_409(http: Http) -> None:
+    assert (await create(http, "q")).status == 200
+    again = await create(http, "q")
+    assert again.status == 409
+    assert "has a queue 'q' already" in again.json()["errors"][0]["message"]
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, "a/b", "a\nb"])
+async def test_a_bad_name_is_refused(http: Http, name: str) -> None:
+    assert (await create(http, name)).status == 400
+    assert (await create(http, "x" * 64)).status == 200
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"resource": "slurm"},
+        {"config": "[]"},
+        {"config": '{"resource_args": {"kubernetes": {}}}'},
+        {"config": '{"resource_args": {"local-container": 3}}'},
+        {"templateVariables": '{"n": {"schema": {"type": "list"}}}'},
+        {"templateVariables": "[]"},
+    ],
+)
+async def test_a_bad_config_is_refused(http: Http, changes: dict[str, str]) -> None:
+    assert (await make_config(http, **changes)).status == 400
+
+
+async def test_an_upsert_changes_a_queue_and_leaves_no_config_behind(
+    launch: Launch, http: Http, server: Server
+) -> None:
+    await launch.queue(args={"a": "{{n}}"}, variables={"n": {"schema": {"type": "integer"}}})
+    before = await launch.queue_id()
+    given = {**WHERE, "queueName": "q", "resourceType": "local-process"}
+    changed = await http.data(
+        launch_document("UpsertRunQueue.core"),
+        **given,
+        resourceConfig='{"resource_args": {"local-process": {}}}',
+        templateVariables=None,
+        prioritizationMode="V0",
+        externalLinks=json.dumps({"links": [{"label": "l", "url": "https://example.com"}]}),
+    )
+    assert changed["upsertRunQueue"] == {"success": True, "configSchemaValidationErrors": []}
+    queue = await shown(http, "q")
+    assert (queue["id"], queue["prioritizationMode"]) == (before, "V0")
+    assert queue["externalLinks"]["links"][0]["label"] == "l"
+    (config,) = await server.rows("select * from resource_configs")
+    assert config.template_variables == "{}", "null clears them"
+
+
+async def test_a_deleted_queue_takes_its_items_along(
+    launch: Launch, http: Http, server: Server
+) -> None:
+    await launch.queue()
+    await launch.push()
+    queue_id = await launch.queue_id()
+    data = await http.data(launch_document("DeleteRunQueue.jobs"), id=queue_id)
+    assert data["deleteRunQueues"]["success"] is True
+    assert await shown(http, "q") is None
+    assert await server.rows("select id from queue_items") == []
+    assert await server.rows("select id from resource_configs") == []
+    assert (await http.ask(launch_document("DeleteRunQueue.jobs"), id=queue_id)).status == 404
+
+
+async def test_queues_are_listed_with_their_makers(launch: Launch, http: Http) -> None:
+    nothing = await http.data(
+        launch_document("ProjectRunQueues.api"), entity="tester", projectName="model-registry"
+    )
+    assert nothing["project"]["runQueues"] == []
+    await launch.queue("a")
+    await launch.queue("b")
+    data = await http.data(
+        launch_document("ProjectRunQueues.api"), entity="tester", projectName="model-registry"
+    )
+    assert [
+        (queue["name"], queue["createdBy"], queue["access"])
+        for queue in data["project"]["runQueues"]
+    ] == [("a", "tester", "PROJECT"), ("b", "tester", "PROJECT")]
+
+
+async def test_a_stranger_reaches_neither_queue_nor_item(
+    launch: Launch, http: Http, server: Server
+) -> None:
+    item = await launch.claimed()
+    queue_id, agent = await launch.queue_id(), await launch.agent()
+    async with server.services.store.write() as connection:
+        key = await create_api_key(connection, await create_user(connection, "stranger"))
+
+    async def ask(name: str, **variables: Any) -> Any:
+        reply = await http.ask(launch_document(name), key, **variables)
+        return reply.status, reply.json().get("data")
+
+    push = {**WHERE, "queueName": "q", "runSpec": '{"entity": "tester"}'}
+    pop = {"entity": "tester", "project": "model-registry", "queueName": "q"}
+    told = {"runQueueItemId": item, "message": "m", "stage": "run"}
+    assert (await ask("pushToRunQueueByName.api", **push))[0] == 404
+    assert (await ask("pushToRunQueue.api", queueID=queue_id, runSpec="{}"))[0] == 404
+    assert (await ask("popFromRunQueue.api", **pop, launchAgentId=agent))[0] == 404
+    assert (await ask("DeleteRunQueue.jobs", id=queue_id))[0] == 404
+    gone = {"queueID": queue_id, "runQueueItemId": item}
+    assert (await ask("DeleteFromRunQueue.jobs", **gone))[0] == 404
+    ack = await ask("ackRunQueueItem.api", itemId=item, runId="r1")
+    assert ack == (200, {"ackRunQueueItem": {"success": False}})
+    fail = await ask("failRunQueueItem.api", **told)
+    assert fail == (200, {"failRunQueueItem": {"success": False}})
+    assert await ask("LaunchAgent.api", agentId=agent) == (200, {"launchAgent": None})
+    updated = await ask("updateLaunchAgent.api", agentId=agent, agentStatus="KILLED")
+    assert updated == (200, {"updateLaunchAgent": {"success": False}})
+    assert await launch.state(item) == "CLAIMED"
