@@ -71,6 +71,11 @@ async def test_a_file_of_any_name_comes_back(http: Http, name: str) -> None:
     assert quote(name.rpartition("/")[2]) in reply.headers["Content-Disposition"]
 
 
+async def test_a_file_is_found_by_its_path_too(http: Http) -> None:
+    await uploaded(http, "a b.txt")
+    assert (await file_of(http, "./a b.txt"))["name"] == "a b.txt"
+
+
 async def test_an_empty_file_comes_back(http: Http) -> None:
     reply = await http.send("GET", await uploaded(http, content=b""))
     assert (reply.status, reply.body) == (200, b"")

@@ -84,7 +84,8 @@ async def list_files(
     """
     wanted: list[ColumnElement[bool]] = [run_files.c.id > after_id]
     if names:
-        wanted.append(run_files.c.name.in_(names))
+        plain = [name.removeprefix("./") for name in names]  # users write paths; W&B finds them
+        wanted.append(run_files.c.name.in_([*names, *plain]))
     else:
         wanted.append(run_files.c.uploaded_at.is_not(None))
         if pattern is not None:
