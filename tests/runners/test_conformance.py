@@ -245,6 +245,19 @@ async def test_the_same_run_for_a_new_item_starts_anew_once_the_old_has_ended(
         assert (await end_of(runner, new)).clean
 
 
+async def test_the_handle_of_an_earlier_item_does_no_harm_to_the_same_runs_new_one(
+    backend: Backend,
+) -> None:
+    async with backend.life() as runner:
+        old = await runner.launch(make_order(backend, "exit 0", run_id="twice"))
+        await end_of(runner, old)
+        anew = make_order(backend, "sleep 1; exit 12", run_id="twice", item_id="item-2")
+        new = await runner.launch(anew)
+        await runner.cancel(old, within_seconds=0)
+        await runner.remove(old)
+        assert (await end_of(runner, new)).exit_code == 12
+
+
 @pytest.mark.parametrize(
     ("resource_args", "words"),
     [

@@ -105,16 +105,17 @@ class Record:
         self.folder = runs / plain_name(run_id)
         self.output = self.folder / "output.log"
 
-    def read(self) -> Facts:
-        """What is known now."""
+    def read(self, item_id: ItemId | None = None) -> Facts:
+        """What is known now; with `item_id`, nothing if the record is another item's by now."""
         locked = self._locked()  # before the files: a shim that ends in between is not overlooked
-        return Facts(
-            order=_read(self.folder / "order.json", Order),
-            locked=locked,
-            shim=_read(self.folder / "shim.json", Shim),
-            started=_read(self.folder / "started.json", Started),
-            ended=_read(self.folder / "ended.json", Ended),
-        )
+        shim = _read(self.folder / "shim.json", Shim)
+        started = _read(self.folder / "started.json", Started)
+        ended = _read(self.folder / "ended.json", Ended)
+        # Last: if it is still this item's, then so was all that was read before.
+        order = _read(self.folder / "order.json", Order)
+        if item_id is not None and (order is None or order.item_id != item_id):
+            return Facts(order=None, locked=False, shim=None, started=None, ended=None)
+        return Facts(order=order, locked=locked, shim=shim, started=started, ended=ended)
 
     @contextmanager
     def lock(self) -> Generator[int | None, None, None]:

@@ -97,14 +97,14 @@ class ProcessRunner:
     async def watch(self, handle: RunHandle) -> AsyncGenerator[RunStatus, None]:
         """RUNNING, then the end; waits by pidfd, first for the shim, then for a job without one."""
         record = Record(self._runs, handle.run_id)
-        facts = await self._settled(record)
+        facts = await self._settled(record, handle.item_id)
         if facts.shim is not None and facts.shim.alive:
             if facts.ended is None:
                 yield RunStatus(state=RunState.RUNNING)
             await wait_for_exit(facts.shim.shim_pid, ticks=facts.shim.shim_ticks)
         self._forget_shim(handle.run_id)
         # Read again even if the shim was gone at once: its last words may be newer than `facts`.
-        facts = await self._in_thread(record.read)
+        facts = await self._in_thread(partial(record.read, handle.item_id))
         started = facts.started
         if facts.ended is None and started is not None and started.job_alive:
             log.warning("run lost its shim", run=handle.run_id, pid=started.job_pid)
@@ -117,7 +117,7 @@ class ProcessRunner:
     async def cancel(self, handle: RunHandle, *, within_seconds: float) -> None:
         """SIGTERM to all of the job's processes, SIGKILL to what is left after `within_seconds`."""
         record = Record(self._runs, handle.run_id)
-        facts = await self._settled(record)
+        facts = await self._settled(record, handle.item_id)
         started = facts.started
         if started is None or facts.ended is not None:
             return
@@ -140,8 +140,11 @@ class ProcessRunner:
     async def remove(self, handle: RunHandle) -> None:
         """Delete the run's folder, code and log included; a run that still runs is killed first."""
         await self.cancel(handle, within_seconds=0)
+        record = Record(self._runs, handle.run_id)
+        facts = await self._in_thread(partial(record.read, handle.item_id))
+        if facts.order is not None:  # else gone already, or the run is another item's now
+            await self._in_thread(record.delete)
         self._forget_shim(handle.run_id)
-        await self._in_thread(Record(self._runs, handle.run_id).delete)
 
     async def serve(self) -> None:
         """Nothing runs in the background: the kernel tells each watch."""
@@ -212,11 +215,11 @@ class ProcessRunner:
             )
             return True
 
-    async def _settled(self, record: Record) -> Facts:
+    async def _settled(self, record: Record, item_id: ItemId | None = None) -> Facts:
         """The facts, once a shim that is just beginning has got somewhere (some milliseconds)."""
         with anyio.move_on_after(self._start_timeout_seconds):
             while True:
-                facts = await self._in_thread(record.read)
+                facts = await self._in_thread(partial(record.read, item_id))
                 if not facts.locked or facts.started or facts.ended:
                     return facts
                 # Another life's shim, or another process's launch: no event of ours tells.
