@@ -51,6 +51,15 @@ async def test_a_string_that_holds_no_json_is_a_400(http: Http) -> None:
     assert "does not hold JSON" in reply.json()["errors"][0]["message"]
 
 
+async def test_nesting_without_end_is_a_400(http: Http, server: Server) -> None:
+    deep = '{"a":' * 100_000
+    headers = {"Authorization": f"Bearer {server.key}"}
+    for path in ("/graphql", "/files/tester/proj/r/file_stream"):
+        assert (await http.send("POST", path, data=deep, headers=headers)).status == 400
+    for query in ("{a" * 5000 + "}" * 5000, document("UpsertBucket.core")):
+        assert (await http.ask(query, name="r", config=deep)).status == 400
+
+
 async def test_a_refusal_has_its_status_and_path(http: Http) -> None:
     reply = await http.ask(document("UpsertBucket.core"), name="r", entity="strangers")
     assert reply.status == 404

@@ -110,7 +110,7 @@ async def post_graphql(http_request: web.Request) -> web.StreamResponse:
     request = await request_for(http_request)
     try:
         question = msgspec.json.decode(await http_request.read(), type=Question)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(f"the body is not a GraphQL request: {error}") from error
     answer = await http_request.app[GRAPHQL].answer(question, request)
     return _json(answer.body, answer.status)
@@ -154,9 +154,9 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
             }
         )
         return answer
-    except ConnectionError:
-        raise  # the client went away: nobody is left to answer
     except Exception as error:  # noqa: BLE001 - the edge of a request
+        if request.transport is None or request.transport.is_closing():
+            return _refusal("the client went away", 400)  # nobody is left to read it
         return _refusal(fault(error, method=request.method, path=request.path), 500)
 
 

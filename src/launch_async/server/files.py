@@ -53,8 +53,7 @@ async def ensure_files(
     connection: AsyncConnection, run: RunRow, names: Sequence[str], *, now: datetime
 ) -> list[RunFile]:
     """Return a file for each name, in the order of the names; missing ones are made."""
-    if len(names) > MAX_FILES_PER_REQUEST:
-        raise ApiError(f"at most {MAX_FILES_PER_REQUEST} files per request, not {len(names)}")
+    _check_count(names)
     for name in names:
         if not 1 <= len(name) <= MAX_FILE_NAME:
             raise ApiError(f"a file name has 1 to {MAX_FILE_NAME} characters, not {len(name)}")
@@ -82,6 +81,7 @@ async def list_files(
 
     A name that is asked for is returned before its upload too, so that it can be uploaded.
     """
+    _check_count(names)
     wanted: list[ColumnElement[bool]] = [run_files.c.id > after_id]
     if names:
         plain = [name.removeprefix("./") for name in names]  # users write paths; W&B finds them
@@ -123,6 +123,11 @@ async def file_uploaded(services: Services, key: str, info: BlobInfo) -> None:
             .where(run_files.c.id == int(file_id), run_files.c.run_id == int(run_id))
             .values(size=info.size, md5=info.md5_hex, uploaded_at=utc_now())
         )
+
+
+def _check_count(names: Sequence[str]) -> None:
+    if len(names) > MAX_FILES_PER_REQUEST:
+        raise ApiError(f"at most {MAX_FILES_PER_REQUEST} files per request, not {len(names)}")
 
 
 async def _select(

@@ -97,7 +97,7 @@ def _parse(body: bytes) -> Post:
         return Post()
     try:
         return msgspec.json.decode(body, type=Post)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(f"the body is not a file_stream request: {error}") from error
 
 

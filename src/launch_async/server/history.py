@@ -142,7 +142,7 @@ def parse_spec(text: str) -> Spec:
     """Read a sampled history's JSON; 400 when it is none."""
     try:
         return msgspec.json.decode(text, type=Spec)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ApiError(f"a history spec is {{keys, samples, minStep, maxStep}}: {error}") from error
 
 

@@ -23,7 +23,7 @@ def parse_json_string(value: Any) -> str:
         raise GraphQLError(f"a JSONString is a string that holds JSON, not {type(value).__name__}")
     try:
         msgspec.json.decode(value.encode(), type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise GraphQLError(f"a JSONString does not hold JSON: {error}") from error
     return value
 
