@@ -176,7 +176,7 @@ async def _agents(connection: AsyncConnection, which: ColumnElement[bool]) -> li
     )
     rows = result.all()
     queues = await _queues_of(connection, [row.id for row in rows])
-    return [AgentRow(*row, queues.get(row.id, ())) for row in rows]
+    return [_agent(row, queues.get(row.id, ())) for row in rows]
 
 
 async def _queues_of(
@@ -192,3 +192,7 @@ async def _queues_of(
     for agent_id, queue_id, name in rows:
         found[agent_id] = (*found.get(agent_id, ()), AgentQueue(queue_id, name))
     return found
+
+
+def _agent(row: Any, queues: tuple[AgentQueue, ...]) -> AgentRow:
+    return AgentRow(*row, queues)

@@ -214,7 +214,12 @@ async def artifact_of_manifest(connection: AsyncConnection, manifest_id: int) ->
 
 
 async def _versions(
-    connection: AsyncConnection, ordered: Select[Any], which: Any, *, start: int, size: int
+    connection: AsyncConnection,
+    ordered: Select[*tuple[Any, ...]],
+    which: Any,
+    *,
+    start: int,
+    size: int,
 ) -> Page:
     rows = await load_artifacts(connection, ordered.where(which).offset(start).limit(size))
     total = await count(connection, select(artifacts.c.id).where(which))

@@ -99,7 +99,7 @@ COLLECTION_COLUMNS = (
 )
 
 
-def collection_select() -> Select[Any]:
+def collection_select() -> Select[*tuple[Any, ...]]:
     """Return a SELECT whose rows are CollectionRow's fields."""
     return (
         select(*COLLECTION_COLUMNS)
@@ -109,7 +109,7 @@ def collection_select() -> Select[Any]:
     )
 
 
-def artifact_select() -> Select[Any]:
+def artifact_select() -> Select[*tuple[Any, ...]]:
     """Return a SELECT whose rows `load_artifacts` understands."""
     return (
         select(*COLLECTION_COLUMNS, artifacts.c.id, *(artifacts.c[name] for name in OWN_COLUMNS))
@@ -121,7 +121,9 @@ def artifact_select() -> Select[Any]:
     )
 
 
-async def load_artifacts(connection: AsyncConnection, statement: Select[Any]) -> list[ArtifactRow]:
+async def load_artifacts(
+    connection: AsyncConnection, statement: Select[*tuple[Any, ...]]
+) -> list[ArtifactRow]:
     """Return the artifacts of an `artifact_select`, with their aliases and tags."""
     width = len(COLLECTION_COLUMNS)
     rows = (await connection.execute(statement)).all()
@@ -240,13 +242,15 @@ async def find_collection(
     return found if found and found.entity_name in request.viewer.entities else None
 
 
-async def count(connection: AsyncConnection, statement: Select[Any]) -> int:
+async def count(connection: AsyncConnection, statement: Select[*tuple[Any, ...]]) -> int:
     """Return how many rows a SELECT has."""
     rows = await connection.execute(select(func.count()).select_from(statement.subquery()))
     return int(rows.scalar_one())
 
 
-async def _collection(connection: AsyncConnection, statement: Select[Any]) -> CollectionRow | None:
+async def _collection(
+    connection: AsyncConnection, statement: Select[*tuple[Any, ...]]
+) -> CollectionRow | None:
     row = (await connection.execute(statement)).one_or_none()
     return None if row is None else CollectionRow(*row)
 

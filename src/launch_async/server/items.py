@@ -173,5 +173,5 @@ def _in_states(states: Sequence[str], now: datetime) -> ColumnElement[bool]:
     return or_(waiting, named) if ItemState.PENDING in states else named
 
 
-async def _rows(connection: AsyncConnection, statement: Select[Any]) -> list[ItemRow]:
+async def _rows(connection: AsyncConnection, statement: Select[*tuple[Any, ...]]) -> list[ItemRow]:
     return [ItemRow(*row) for row in await connection.execute(statement)]

@@ -311,7 +311,7 @@ async def _drop_unused(connection: AsyncConnection, config_ids: Sequence[int]) -
     )
 
 
-async def _one(connection: AsyncConnection, statement: Select[Any]) -> QueueRow | None:
+async def _one(connection: AsyncConnection, statement: Select[*tuple[Any, ...]]) -> QueueRow | None:
     row = (await connection.execute(statement)).one_or_none()
     return None if row is None else _queue(row)
 

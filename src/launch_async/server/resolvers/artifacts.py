@@ -2,24 +2,21 @@
 
 from typing import Any
 
-from ariadne import InterfaceType, ObjectType, QueryType, SchemaBindable, UnionType
+from ariadne import ObjectType, QueryType, SchemaBindable, UnionType
 
 from launch_async.server import artifact_lists as lists
 from launch_async.server import artifact_rows as rows
-from launch_async.server.artifact_rows import ARTIFACT, ArtifactRow, CollectionRow, TypeRow
+from launch_async.server.artifact_rows import ARTIFACT, ArtifactRow
 from launch_async.server.artifact_uploads import manifest_key, uploaded_manifest
 from launch_async.server.artifacts import INPUT, OUTPUT
 from launch_async.server.context import Info, request_of
 from launch_async.server.ids import encode_id
 from launch_async.server.projects import ProjectRow, get_project_by_id
 from launch_async.server.resolvers.artifact_shapes import (
-    alias_shape,
     artifact_shape,
-    collection_shape,
     file_shape,
     membership_shape,
     page_shape,
-    type_shape,
     versions_shape,
 )
 from launch_async.server.resolvers.projects import connection_of, page_size, page_start
@@ -30,9 +27,6 @@ query = QueryType()
 project_type = ObjectType("Project")
 run_type = ObjectType("Run")
 artifact = ObjectType("Artifact")
-kind = ObjectType("ArtifactType")
-collection = ObjectType("ArtifactSequence")
-collection_interface = InterfaceType("ArtifactCollection")
 membership = ObjectType("ArtifactCollectionMembership")
 creator = UnionType("ArtifactCreator")
 
@@ -41,20 +35,11 @@ BINDABLES: list[SchemaBindable] = [
     project_type,
     run_type,
     artifact,
-    kind,
-    collection,
-    collection_interface,
     membership,
     creator,
 ]
 
 Json = dict[str, Any]
-
-
-@collection_interface.type_resolver
-def collection_type_name(*_: Any) -> str:
-    """Every collection is a sequence: portfolios belong to registries, which are not served."""
-    return "ArtifactSequence"
 
 
 @creator.type_resolver
@@ -70,15 +55,6 @@ async def resolve_artifact(_: None, info: Info, id: str) -> Json | None:  # noqa
     async with request.store.read() as connection:
         row = await rows.find_artifact(connection, request, id)
     return None if row is None else artifact_shape(row)
-
-
-@query.field("artifactCollection")
-async def resolve_collection(_: None, info: Info, id: str) -> Json | None:  # noqa: A002
-    """Return a collection by its id."""
-    request = request_of(info)
-    async with request.store.read() as connection:
-        row = await rows.find_collection(connection, request, id)
-    return None if row is None else collection_shape(row)
 
 
 @query.field("clientIDMapping")
@@ -105,132 +81,6 @@ async def resolve_named_membership(row: ProjectRow, info: Info, name: str) -> Js
     """Return a version by name, as a member of its collection."""
     async with request_of(info).store.read() as connection:
         found = await rows.named_artifact(connection, row.id, name)
-    return None if found is None else membership_shape(found)
-
-
-@project_type.field("artifactTypes")
-async def resolve_types(
-    row: ProjectRow, info: Info, after: str | None = None, first: int | None = None
-) -> Json:
-    """Return a project's artifact types."""
-    start, size = page_start(after), page_size(first)
-    async with request_of(info).store.read() as connection:
-        found = await lists.types_of(connection, row.id)
-    page = lists.Page(list(found[start : start + size]), start, len(found))
-    return page_shape(page, [type_shape(each) for each in page.rows])
-
-
-@project_type.field("artifactType")
-async def resolve_type(row: ProjectRow, info: Info, name: str) -> Json | None:
-    """Return a project's artifact type by name."""
-    async with request_of(info).store.read() as connection:
-        found = await lists.types_of(connection, row.id)
-    return next((type_shape(each) for each in found if each.name == name), None)
-
-
-@project_type.field("artifactCollection")
-async def resolve_project_collection(row: ProjectRow, info: Info, name: str) -> Json | None:
-    """Return a project's collection by name."""
-    async with request_of(info).store.read() as connection:
-        found = await rows.named_collection(connection, row.id, name)
-    return None if found is None else collection_shape(found)
-
-
-@project_type.field("artifactCollections")
-async def resolve_project_collections(
-    row: ProjectRow, info: Info, after: str | None = None, first: int | None = None, **_: Any
-) -> Json:
-    """Return a project's collections."""
-    return await _collections(info, row.id, None, after, first)
-
-
-@kind.field("artifactCollections")
-async def resolve_type_collections(
-    parent: Json, info: Info, after: str | None = None, first: int | None = None, **_: Any
-) -> Json:
-    """Return the collections of a type."""
-    row: TypeRow = parent["row"]
-    return await _collections(info, row.project_id, row.id, after, first)
-
-
-@kind.field("artifactCollection")
-async def resolve_type_collection(parent: Json, info: Info, name: str) -> Json | None:
-    """Return a collection of a type by name."""
-    row: TypeRow = parent["row"]
-    async with request_of(info).store.read() as connection:
-        found = await rows.named_collection(connection, row.project_id, name)
-    return None if found is None or found.type_id != row.id else collection_shape(found)
-
-
-@collection.field("project")
-async def resolve_collection_project(parent: Json, info: Info) -> ProjectRow | None:
-    """Return the project of a collection."""
-    async with request_of(info).store.read() as connection:
-        return await get_project_by_id(connection, parent["row"].project_id)
-
-
-@collection.field("latestArtifact")
-async def resolve_latest(parent: Json, info: Info) -> Json | None:
-    """Return the newest committed version."""
-    async with request_of(info).store.read() as connection:
-        row = await rows.newest_artifact(connection, parent["row"].id)
-    return None if row is None else artifact_shape(row)
-
-
-@collection.field("digestAlgorithm")
-async def resolve_digest_algorithm(parent: Json, info: Info) -> str | None:
-    """Return what the newest version was digested with."""
-    newest = await resolve_latest(parent, info)
-    return None if newest is None else str(newest["digest_algorithm"])
-
-
-@collection.field("tags")
-async def resolve_collection_tags(parent: Json, info: Info) -> Json:
-    """Return the tags of a collection."""
-    async with request_of(info).store.read() as connection:
-        tags = await lists.tags_of(connection, parent["row"].id)
-    return {"edges": [{"node": {"id": encode_id("Tag", n), "name": name}} for n, name in tags]}
-
-
-@collection.field("aliases")
-async def resolve_collection_aliases(
-    parent: Json, info: Info, after: str | None = None, first: int | None = None
-) -> Json:
-    """Return the aliases of all versions of a collection."""
-    row: CollectionRow = parent["row"]
-    start, size = page_start(after), page_size(first)
-    async with request_of(info).store.read() as connection:
-        found = await lists.aliases_of(connection, row.id)
-    page = lists.Page(list(found[start : start + size]), start, len(found))
-    return page_shape(page, [alias_shape(number, name, row) for number, name in page.rows])
-
-
-@collection.field("artifacts")
-async def resolve_versions(
-    parent: Json,
-    info: Info,
-    after: str | None = None,
-    first: int | None = None,
-    order: str | None = None,
-    **_: Any,
-) -> Json:
-    """Return the committed versions of a collection, the newest first unless asked otherwise."""
-    async with request_of(info).store.read() as connection:
-        page = await lists.versions_page(
-            connection,
-            parent["row"].id,
-            oldest_first=order is not None and not order.startswith("-"),
-            start=page_start(after),
-            size=page_size(first),
-        )
-    return versions_shape(page)
-
-
-@collection.field("artifactMembership")
-async def resolve_membership(parent: Json, info: Info, alias_name: str) -> Json | None:
-    """Return a version of a collection by alias, vN or digest."""
-    async with request_of(info).store.read() as connection:
-        found = await rows.member(connection, parent["row"].id, alias_name)
     return None if found is None else membership_shape(found)
 
 
@@ -342,13 +192,3 @@ async def _of_run(info: Info, run: RunRow, role: str, after: str | None, first: 
             connection, run, role=role, start=page_start(after), size=page_size(first)
         )
     return versions_shape(page)
-
-
-async def _collections(
-    info: Info, project_id: int, type_id: int | None, after: str | None, first: int | None
-) -> Json:
-    async with request_of(info).store.read() as connection:
-        page = await lists.collections_page(
-            connection, project_id, type_id=type_id, start=page_start(after), size=page_size(first)
-        )
-    return page_shape(page, [collection_shape(row) for row in page.rows])

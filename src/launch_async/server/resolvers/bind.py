@@ -9,6 +9,7 @@ from ariadne import SchemaBindable
 from launch_async.server.resolvers import (
     agents,
     artifact_changes,
+    artifact_collections,
     artifacts,
     item_changes,
     items,
@@ -33,5 +34,6 @@ BINDABLES: list[SchemaBindable] = [
     *item_changes.BINDABLES,
     *agents.BINDABLES,
     *artifacts.BINDABLES,
+    *artifact_collections.BINDABLES,
     *artifact_changes.BINDABLES,
 ]
