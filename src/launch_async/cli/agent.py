@@ -13,11 +13,10 @@ from launch_async.agent.agent import Agent
 from launch_async.cli.output import UsageFault, run_async, set_up_logs
 from launch_async.cli.signals import on_signals
 from launch_async.compose.agent import open_agent, with_environment
-from launch_async.compose.up import taken
 from launch_async.config.load import DEFAULT_PATH, Loaded, load_config
 from launch_async.config.login import find_login
 from launch_async.config.model import LaunchConfig
-from launch_async.domain.errors import ConfigError
+from launch_async.domain.errors import ConfigError, cannot_listen
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -89,7 +88,7 @@ async def run_with_admin(agent: Agent, admin: str) -> None:
             log.info("admin endpoint", url=url)
             await agent.run()
     except OSError as error:
-        raise ConfigError(taken(admin, error, "agent.admin")) from error
+        raise cannot_listen(admin, error, "agent.admin") from error
 
 
 def address_of(text: str, name: str) -> tuple[str, int]:

@@ -1,19 +1,36 @@
-"""`launch-async`: the command and its subcommands."""
+"""`launch-async`: the command and its subcommands.
+
+Each subcommand is a module of this package that is imported when it is asked for, so that an agent
+does not pay for the control plane's imports.
+"""
+
+import importlib
 
 import click
 
 from launch_async import __version__
-from launch_async.cli.agent import agent
-from launch_async.cli.server import server
-from launch_async.cli.up import up
+
+SUBCOMMANDS = ("agent", "server", "up")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Subcommands(click.Group):
+    """Finds the command `NAME` in `launch_async.cli.NAME`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Names for the help text."""
+        return list(SUBCOMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command, or None for a name that is not one."""
+        if cmd_name not in SUBCOMMANDS:
+            return None
+        command: click.Command = getattr(
+            importlib.import_module(f"launch_async.cli.{cmd_name}"), cmd_name
+        )
+        return command
+
+
+@click.group(cls=Subcommands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="launch-async")
 def main() -> None:
     """W&B Launch, open, fast and crash-safe."""
-
-
-main.add_command(agent)
-main.add_command(server)
-main.add_command(up)

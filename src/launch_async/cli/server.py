@@ -10,8 +10,7 @@ from launch_async.cli.agent import address_of
 from launch_async.cli.output import UsageFault, run_async, set_up_logs
 from launch_async.cli.signals import on_signals
 from launch_async.compose.server import KEY_FILE, local_key, open_server
-from launch_async.compose.up import taken
-from launch_async.domain.errors import ConfigError
+from launch_async.domain.errors import ConfigError, cannot_listen
 from launch_async.server.app import serve
 from launch_async.server.settings import Settings
 
@@ -64,5 +63,5 @@ async def _serve(settings: Settings) -> int:
             await serve(services, settings, started=started)
         except OSError as error:
             address = f"{settings.host}:{settings.port}"
-            raise ConfigError(taken(address, error, "--listen")) from error
+            raise cannot_listen(address, error, "--listen") from error
     return 0

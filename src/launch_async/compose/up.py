@@ -12,7 +12,7 @@ from launch_async.compose.agent import open_agent
 from launch_async.compose.server import LOCAL_USER, local_key, open_server
 from launch_async.config.login import Login
 from launch_async.config.model import AgentSection, LaunchConfig, QueueConfig
-from launch_async.domain.errors import ConfigError
+from launch_async.domain.errors import cannot_listen
 from launch_async.domain.secret import Secret
 from launch_async.sdk.client import LaunchClient
 from launch_async.server.app import serve
@@ -76,12 +76,8 @@ async def _serve(
     try:
         await serve(services, settings, started=task_status.started)
     except OSError as error:
-        raise ConfigError(taken(f"{settings.host}:{settings.port}", error, "--port")) from error
-
-
-def taken(address: str, error: OSError, flag: str) -> str:
-    """One line for an address that cannot be listened on."""
-    return f"cannot listen on {address} ({error.strerror}); give another with {flag}"
+        address = f"{settings.host}:{settings.port}"
+        raise cannot_listen(address, error, "--port") from error
 
 
 def _config(data_dir: Path, admin: str) -> LaunchConfig:

@@ -69,3 +69,10 @@ class AgentUnfit(LaunchError):
 
 class ConfigError(LaunchError):
     """A setting is wrong: the text names the file, the line and the remedy. Exit code 2."""
+
+
+def cannot_listen(address: str, error: OSError, setting: str) -> ConfigError:
+    """The error for an address that cannot be listened on, naming the setting to change."""
+    return ConfigError(
+        f"cannot listen on {address} ({error.strerror}); give another with {setting}"
+    )
