@@ -1,4 +1,4 @@
-"""Our agent as a user starts it: `launch-async agent -c launch-config.yaml` on a server of its own."""
+"""Our agent as a user starts it, on a server of its own."""
 
 import json
 import threading

@@ -130,8 +130,14 @@ class FakeJobs:
 
 
 class FakeBuilder:
+    def __init__(self) -> None:
+        self.discarded: list[ItemId] = []
+
     async def build(self, order: BuildOrder) -> Work:
         return ImageWork(image="img", entrypoint=order.entrypoint)
+
+    async def discard(self, item: Item) -> None:
+        self.discarded.append(item.id)
 
 
 class FakeRunner:
@@ -214,6 +220,7 @@ class World:
         self.journal = FakeJournal()
         self.runner = FakeRunner()
         self.jobs = FakeJobs()
+        self.builder = FakeBuilder()
         self.stop_grace_seconds = 0.01
         self.start_timeout_seconds = 0.0
 
@@ -231,7 +238,7 @@ class World:
             presence=self.service,
             runs=self.service,
             jobs=self.jobs,
-            targets={"fake": Target(runner=self.runner, builder=FakeBuilder())},
+            targets={"fake": Target(runner=self.runner, builder=self.builder)},
             builds=anyio.CapacityLimiter(2),
             identity="same",
             base_url="http://h",

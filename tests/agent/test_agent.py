@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
+import msgspec
 import pytest
 from fakes import World, an_item, queue_ref
 
@@ -318,3 +319,25 @@ async def test_an_outage_of_one_queue_is_waited_out():
     async with running(world.agent()) as agent:
         await until(lambda: world.runner.orders)
     assert agent.view().queues[0].polls["error"] == 3
+
+
+async def test_an_item_that_was_never_launched_leaves_nothing_prepared():
+    world = World()
+    world.runner.errors.append(ItemError("no such image", reason=Reason.IMAGE_NOT_FOUND))
+    world.service.push(an_item())
+    async with running(world.agent()) as agent:
+        await until(lambda: agent.view().ended)
+    assert world.builder.discarded == ["q-1"]
+    assert not world.runner.removed
+
+
+async def test_a_run_id_that_is_in_use_goes_back_unclaimed():
+    world = World()
+    first = an_item(1)
+    second = msgspec.structs.replace(an_item(2), run_id=first.run_id)
+    world.service.push(first, second)
+    async with running(world.agent()) as agent:
+        await until(lambda: agent.view().ended)
+        assert agent.view().ended == {"let_go": 1}
+        assert [item for item, _ in world.service.acks] == ["q-1"]
+        assert not world.service.failed

@@ -319,3 +319,14 @@ async def test_an_environment_has_a_pip_of_its_own(tmp_path: Path) -> None:
     argv = [str(work.bin_directory / "pip"), "--version"]
     said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
     assert str(work.bin_directory.parent) in said
+
+
+async def test_discarding_an_item_leaves_another_items_copy_of_the_same_run(tmp_path: Path) -> None:
+    builder = EnvironmentBuilder(tmp_path / "state", WrittenJobs({"train.py": "print(1)"}))
+    first, second = make_order(item_id="one"), make_order(item_id="two")
+    await build(builder, first)
+    work = await build(builder, second)
+    await builder.discard(first.item)
+    assert (work.directory / "train.py").exists()
+    await builder.discard(second.item)
+    assert not list((tmp_path / "state" / "runs").iterdir())

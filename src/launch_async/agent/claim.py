@@ -18,6 +18,9 @@ async def claim(tracked: Tracked, tools: Tools) -> bool:
     service takes the same run id twice (docs/adr/0002).
     """
     item = tracked.item
+    if tools.table.busy(tracked):
+        log.info("run id in use here: the item goes back with its lease")
+        return False
     await tools.table.move(tracked, Phase.CLAIMING)
     while True:
         try:

@@ -3,7 +3,6 @@
 import anyio
 import structlog
 
-from launch_async.agent.prepare import target_of
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Tools
 from launch_async.domain.errors import Unavailable
@@ -21,12 +20,7 @@ async def report(tracked: Tracked, outcome: Outcome, tools: Tools) -> None:
     if outcome.failed:
         log.warning("item failed", reason=outcome.reason, message=outcome.message.split("\n")[0])
         await _tell(tracked, outcome, tools)
-    handle = tracked.entry.handle
-    if handle is not None:
-        try:
-            await target_of(tracked.item, tools).runner.remove(handle)
-        except Unavailable as error:
-            log.warning("leftovers stay on the backend", reason=str(error))
+    await _clean_up(tracked, tools)
 
 
 async def _tell(tracked: Tracked, outcome: Outcome, tools: Tools) -> None:
@@ -40,6 +34,20 @@ async def _tell(tracked: Tracked, outcome: Outcome, tools: Tools) -> None:
             await anyio.sleep(error.retry_after_seconds or tools.retry_seconds)
         else:
             return
+
+
+async def _clean_up(tracked: Tracked, tools: Tools) -> None:
+    target = tools.targets.get(tracked.item.spec.resource)
+    if target is None:
+        return
+    handle = tracked.entry.handle
+    try:
+        if handle is None:
+            await target.builder.discard(tracked.item)
+        else:
+            await target.runner.remove(handle)
+    except (Unavailable, OSError) as error:
+        log.warning("leftovers stay", reason=str(error))
 
 
 async def _upload(tracked: Tracked, outcome: Outcome, tools: Tools) -> list[str]:

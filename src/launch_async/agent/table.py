@@ -63,6 +63,11 @@ class Table:
         """Open items of this queue."""
         return sum(1 for tracked in self._items.values() if tracked.item.queue == queue)
 
+    def busy(self, tracked: Tracked) -> bool:
+        """Whether another open item has this one's run id; two runs cannot be one."""
+        run = tracked.item.run
+        return any(one.item.run == run for one in self._items.values() if one is not tracked)
+
     def admit(self, item: Item) -> Tracked | None:
         """Track a popped item; None when it is open already (its lease lapsed, it came again)."""
         if item.id in self._items:

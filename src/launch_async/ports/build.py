@@ -24,3 +24,7 @@ class Builder(Protocol):
     async def build(self, order: BuildOrder) -> Work:
         """Raises `ItemError` (stage build) when the job cannot be built, `Unavailable`."""
         ...
+
+    async def discard(self, item: Item) -> None:
+        """Remove what was made for this item alone when it was never launched."""
+        ...

@@ -94,6 +94,10 @@ class EnvironmentBuilder:
             entrypoint=order.entrypoint,
         )
 
+    async def discard(self, item: Item) -> None:
+        """Remove the item's working copy; another item's of the same run id stays."""
+        await anyio.to_thread.run_sync(_discard, self._runs / plain_name(item.run_id), item.id)
+
     async def _working_copy(self, item: Item, source: ArtifactSource | GitSource) -> Path:
         run = self._runs / plain_name(item.run_id)
         code, aside, mark = run / "code", run / "code.fetching", run / "code.json"
@@ -242,6 +246,21 @@ def _is_copy(code: Path, mark: Path, copy: Copy) -> bool:
         return code.is_dir() and msgspec.json.decode(mark.read_bytes(), type=Copy) == copy
     except (FileNotFoundError, msgspec.DecodeError):
         return False
+
+
+def _discard(run: Path, item_id: str) -> None:
+    mark = run / "code.json"
+    try:
+        if msgspec.json.decode(mark.read_bytes(), type=Copy).item_id != item_id:
+            return
+    except (FileNotFoundError, msgspec.DecodeError):
+        pass  # not fetched to the end: nobody can be at work in it
+    else:
+        mark.unlink()
+    for folder in (run / "code", run / "code.fetching", run / "env"):
+        shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # the runner's records keep the folder
+        run.rmdir()
 
 
 def _clear(run: Path, code: Path, aside: Path, mark: Path) -> None:

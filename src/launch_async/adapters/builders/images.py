@@ -3,6 +3,7 @@
 from typing import assert_never
 
 from launch_async.domain.errors import ItemError, Reason, Stage
+from launch_async.domain.item import Item
 from launch_async.domain.job import ArtifactSource, GitSource, ImageSource
 from launch_async.ports.build import BuildOrder
 from launch_async.ports.runner import ImageWork, Work
@@ -25,3 +26,6 @@ class ReadyImages:
                 )
             case _ as never:
                 assert_never(never)
+
+    async def discard(self, item: Item) -> None:
+        """Nothing was made."""
