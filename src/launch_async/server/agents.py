@@ -37,6 +37,7 @@ class AgentQueue(msgspec.Struct, frozen=True):
 class AgentRow(msgspec.Struct, frozen=True):
     """An agent as it was last seen."""
 
+    queues: tuple[AgentQueue, ...]
     id: int
     entity_name: str
     name: str
@@ -48,7 +49,6 @@ class AgentRow(msgspec.Struct, frozen=True):
     created_by: str | None
     created_at: datetime
     heartbeat_at: datetime
-    queues: tuple[AgentQueue, ...]
 
 
 async def register_agent(
@@ -176,7 +176,7 @@ async def _agents(connection: AsyncConnection, which: ColumnElement[bool]) -> li
     )
     rows = result.all()
     queues = await _queues_of(connection, [row.id for row in rows])
-    return [_agent(row, queues.get(row.id, ())) for row in rows]
+    return [AgentRow(queues.get(row.id, ()), *row) for row in rows]
 
 
 async def _queues_of(
@@ -192,7 +192,3 @@ async def _queues_of(
     for agent_id, queue_id, name in rows:
         found[agent_id] = (*found.get(agent_id, ()), AgentQueue(queue_id, name))
     return found
-
-
-def _agent(row: Any, queues: tuple[AgentQueue, ...]) -> AgentRow:
-    return AgentRow(*row, queues)
