@@ -23,6 +23,7 @@ from launch_async.server.services import Services, UploadHook, open_services
 from launch_async.server.settings import Settings
 from launch_async.server.storage import Storage
 from launch_async.server.urls import Urls
+from launch_async.server.web import pages
 
 __all__ = ["ON_UPLOADED", "Services", "create_app", "open_services", "serve"]
 
@@ -56,6 +57,7 @@ def create_app(
     )
     app.add_routes(Storage(services, hooks).routes())
     app.add_routes(artifact_files.routes(services))
+    app.add_routes(pages.routes(services))
     return app
 
 
