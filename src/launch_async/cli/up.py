@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from launch_async.cli.output import (
 from launch_async.cli.progress import show, summary
 from launch_async.cli.signals import on_signals
 from launch_async.compose.up import DOCKER_QUEUE, PROCESS_QUEUE, Embedded, embedded
-from launch_async.config.model import DEFAULT_ADMIN
+from launch_async.config.model import DEFAULT_ADMIN, AgentSection
 from launch_async.domain.errors import ConfigError
 from launch_async.sdk.follow import follow
 from launch_async.server.settings import Settings
 
 FOLLOW_SECONDS = 0.5
+GRACE_SECONDS = AgentSection().grace
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +110,7 @@ async def _run(
     if trial is None or keep:
         _introduce(running, console)
     async with anyio.create_task_group() as tasks:
-        await tasks.start(on_signals, running.agent.stop)
+        await tasks.start(on_signals, partial(_stop, running.agent, console))
         if trial is None:
             await run_with_admin(running.agent, admin)
         else:
@@ -121,6 +123,16 @@ async def _run(
             await anyio.sleep_forever()  # until the agent has ended
         tasks.cancel_scope.cancel()
     return code
+
+
+def _stop(agent: Agent, console: Console, cause: str) -> None:
+    open_items = len(agent.view().items)
+    if open_items and agent.view().state != "stopping":
+        console.print(
+            f"stopping: {open_items} open items may end within {GRACE_SECONDS:.0f} s; once more"
+            " lets them go (they keep running, the next start takes them over)"
+        )
+    agent.stop(cause)
 
 
 async def _agent(agent: Agent, admin: str, scope: anyio.CancelScope) -> None:
@@ -157,10 +169,9 @@ async def _try(running: Embedded, trial: Trial, console: Console, entry_point: l
 def _introduce(running: Embedded, console: Console) -> None:
     console.print(f"control plane  {running.url}")
     console.print(f"queues         {PROCESS_QUEUE} (local processes), {DOCKER_QUEUE} (containers)")
-    console.print("to use it      " + f"export WANDB_BASE_URL={running.url}")
-    console.print(
-        "               " + f"export WANDB_API_KEY=$(cat {running.key_file})", soft_wrap=True
-    )
+    console.print(f"to use it      export WANDB_BASE_URL={running.url}")
+    console.print(f"               export WANDB_API_KEY=$(cat {running.key_file})", soft_wrap=True)
+    console.print("in a browser   any user name, and the key as the password")
 
 
 def _log_file(data: Path) -> str:
