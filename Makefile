@@ -5,12 +5,14 @@ DATA   ?= .launch-async
 BASE   ?= python:3.11-slim
 SET    ?= lr=0.05
 PORT   ?=
+ADMIN  ?=
 KEEP   ?=
 ARGS   ?=
+WORKERS ?= 3
 
 IMAGE  := launch-async-example:latest
 BIN    := .venv/bin
-UP     := $(BIN)/launch-async up --data $(DATA) $(if $(PORT),--port $(PORT)) $(if $(filter 1,$(KEEP)),--keep)
+UP     := $(BIN)/launch-async up --data $(DATA) $(if $(PORT),--port $(PORT)) $(if $(ADMIN),--admin $(ADMIN)) $(if $(filter 1,$(KEEP)),--keep)
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
@@ -22,7 +24,7 @@ help:
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) | \
 	    while read -r target text; do printf '  %-12s %s\n' "$$target" "$$text"; done
 
-run: .venv/.installed ## Start server and agent, run the example [TARGET=process|docker KEEP=1 PORT=n DATA=dir SET=key=value BASE=image]
+run: .venv/.installed ## Start server and agent, run the example [TARGET=process|docker KEEP=1 PORT=n ADMIN=host:port DATA=dir SET=key=value BASE=image]
 ifeq ($(TARGET),docker)
 	@scripts/example-image $(IMAGE) $(BASE)
 	@$(UP) --run-image $(IMAGE) --set $(SET)
@@ -54,10 +56,10 @@ lint-pyright: .venv/.installed-dev
 lint-imports: .venv/.installed-dev
 	@$(BIN)/lint-imports --no-logo
 
-test: .venv/.installed-dev ## Run the whole suite, with a Docker engine if there can be one [ARGS="-k name"]
+test: .venv/.installed-dev ## Run the whole suite, with a Docker engine if there can be one [ARGS="-k name" WORKERS=n]
 	@scripts/docker-engine up && scripts/test-images || { \
 	    echo "make test: the tests that need Docker are skipped (see the line above)" >&2; test "$$CI" != true; }
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 format: .venv/.installed-dev ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix-only --quiet .
