@@ -83,7 +83,7 @@ def check_the_run(clone: Path, printed: str) -> None:
     console = the_only(database, said, run["id"])["said"]
     assert f"step {STEPS}/{STEPS}" in console
     assert f"done: final loss {summary['final_loss']:.4f}" in console
-    item = the_only(database, "SELECT * FROM run_queue_items WHERE run_name = ?", run_id)
+    item = the_only(database, "SELECT * FROM queue_items WHERE run_name = ?", run_id)
     assert item["state"] == "FINISHED"
     for part in ("finished after", "lr=0.05", f"logged   {STEPS} steps"):
         assert part in printed
