@@ -1,11 +1,7 @@
 """Artifacts on the wire: which version a client gets, and what a commit insists on."""
 
-import base64
-import hashlib
-import json
-from typing import Any
-
 import pytest
+from artifact_harness import PROJECT, ArtifactClient, b64, md5
 from launch_harness import launch_document
 from server_harness import Http, Server, document
 
@@ -13,96 +9,14 @@ from launch_async.server.users import create_api_key, create_user
 
 pytestmark = pytest.mark.anyio
 
-PROJECT = {"entity": "tester", "project": "art"}
-
-
-def md5(body: bytes) -> bytes:
-    return hashlib.md5(body, usedforsecurity=False).digest()
-
-
-def b64(body: bytes) -> str:
-    return base64.b64encode(md5(body)).decode()
-
-
-class Client:
-    """Logs artifacts as wandb-core does, one request at a time."""
-
-    def __init__(self, http: Http) -> None:
-        self.http = http
-
-    async def create(self, name: str = "data", **changes: Any) -> dict[str, Any]:
-        given = {
-            "entityName": "tester",
-            "projectName": "art",
-            "artifactTypeName": "dataset",
-            "artifactCollectionName": name,
-            "digest": "d" * 32,
-            "digestAlgorithm": "MANIFEST_MD5",
-            "aliases": [{"artifactCollectionName": name, "alias": "latest"}],
-            "enableDigestDeduplication": True,
-            "clientID": None,
-        } | changes
-        data = await self.http.data(launch_document("CreateArtifact.core"), input=given)
-        return data["createArtifact"]["artifact"]
-
-    async def place(self, artifact: str, *bodies: bytes) -> list[dict[str, Any]]:
-        files = [
-            {"artifactID": artifact, "name": f"f{n}", "md5": b64(body)}
-            for n, body in enumerate(bodies)
-        ]
-        data = await self.http.data(
-            launch_document("CreateArtifactFiles.core"),
-            input={"artifactFiles": files, "storageLayout": "V2"},
-        )
-        return [edge["node"] for edge in data["createArtifactFiles"]["files"]["edges"]]
-
-    async def manifest(self, artifact: str, contents: dict[str, Any]) -> int:
-        body = json.dumps({"version": 1, "contents": contents}).encode()
-        given = {"entityName": "tester", "projectName": "art", "artifactID": artifact}
-        given |= {"name": "wandb_manifest.json", "runName": "r1", "manifestType": "FULL"}
-        ask = launch_document("CreateArtifactManifest.core")
-        await self.http.data(ask, **given, digest="", includeUpload=False)
-        data = await self.http.data(ask, **given, digest=b64(body), includeUpload=True)
-        url = data["createArtifactManifest"]["artifactManifest"]["file"]["uploadUrl"]
-        return (await self.http.send("PUT", url, data=body)).status
-
-    async def commit(self, artifact: str) -> tuple[int, Any]:
-        reply = await self.http.ask(launch_document("CommitArtifact.core"), artifactID=artifact)
-        return reply.status, reply.json()
-
-    async def log(self, files: dict[str, bytes], name: str = "data", **changes: Any) -> str:
-        digest = hashlib.md5(repr(sorted(files.items())).encode(), usedforsecurity=False)
-        made = await self.create(name, **({"digest": digest.hexdigest()} | changes))
-        if made["state"] == "COMMITTED":
-            return made["id"]
-        nodes = await self.place(made["id"], *files.values())
-        for node, body in zip(nodes, files.values(), strict=True):
-            if node["uploadUrl"] is not None:
-                assert (await self.http.send("PUT", node["uploadUrl"], data=body)).status == 200
-        contents = {
-            file: {"digest": b64(body), "size": len(body), "birthArtifactID": made["id"]}
-            for file, body in files.items()
-        }
-        assert await self.manifest(made["id"], contents) == 200
-        status, answer = await self.commit(made["id"])
-        assert status == 200, answer
-        return made["id"]
-
-    async def named(self, name: str) -> Any:
-        data = await self.http.data(
-            launch_document("ArtifactMembershipByName.python"), **PROJECT, name=name
-        )
-        found = data["project"]["artifactCollectionMembership"]
-        return None if found is None else found["artifact"]
-
 
 @pytest.fixture
-def client(http: Http) -> Client:
-    return Client(http)
+def client(http: Http) -> ArtifactClient:
+    return ArtifactClient(http)
 
 
 async def test_a_pending_artifact_is_given_again_for_its_client_id_or_digest(
-    client: Client,
+    client: ArtifactClient,
 ) -> None:
     first = await client.create(clientID="c1")
     assert first["state"] == "PENDING"
@@ -113,7 +27,9 @@ async def test_a_pending_artifact_is_given_again_for_its_client_id_or_digest(
     assert other["id"] != first["id"]
 
 
-async def test_the_same_digest_is_committed_once_and_gets_the_aliases(client: Client) -> None:
+async def test_the_same_digest_is_committed_once_and_gets_the_aliases(
+    client: ArtifactClient,
+) -> None:
     first = await client.log({"a": b"1"})
     again = await client.create(
         digest=(await client.named("data:v0"))["digest"],
@@ -126,7 +42,7 @@ async def test_the_same_digest_is_committed_once_and_gets_the_aliases(client: Cl
     assert other["id"] != first, "another collection has versions of its own"
 
 
-async def test_a_commit_gives_a_number_and_moves_latest(client: Client) -> None:
+async def test_a_commit_gives_a_number_and_moves_latest(client: ArtifactClient) -> None:
     first = await client.log({"a": b"1"})
     second = await client.log({"a": b"1", "b": b"22"})
     assert [(await client.named(f"data:{n}"))["id"] for n in ("v0", "v1", "latest")] == [
@@ -142,7 +58,9 @@ async def test_a_commit_gives_a_number_and_moves_latest(client: Client) -> None:
     assert await client.named("data:v7") is None
 
 
-async def test_files_are_placed_in_order_and_stored_once(client: Client, server: Server) -> None:
+async def test_files_are_placed_in_order_and_stored_once(
+    client: ArtifactClient, server: Server
+) -> None:
     first = await client.log({"a": b"same", "b": b"other"})
     made = await client.create(digest="e" * 32)
     nodes = await client.place(made["id"], b"new", b"same", b"new", b"other")
@@ -154,7 +72,7 @@ async def test_files_are_placed_in_order_and_stored_once(client: Client, server:
     assert len(await server.rows("select * from artifact_blobs where present")) == 2
 
 
-async def test_wrong_bytes_are_refused_and_not_kept(client: Client, server: Server) -> None:
+async def test_wrong_bytes_are_refused_and_not_kept(client: ArtifactClient, server: Server) -> None:
     made = await client.create()
     (node,) = await client.place(made["id"], b"right")
     assert (await client.http.send("PUT", node["uploadUrl"], data=b"wrong")).status == 400
@@ -163,7 +81,7 @@ async def test_wrong_bytes_are_refused_and_not_kept(client: Client, server: Serv
     assert again["uploadUrl"] is not None
 
 
-async def test_a_commit_insists_on_every_file(client: Client) -> None:
+async def test_a_commit_insists_on_every_file(client: ArtifactClient) -> None:
     made = await client.create()
     status, answer = await client.commit(made["id"])
     assert status == 400
@@ -176,7 +94,7 @@ async def test_a_commit_insists_on_every_file(client: Client) -> None:
     assert await client.named("data:latest") is None
 
 
-async def test_a_name_keeps_its_type(client: Client, http: Http) -> None:
+async def test_a_name_keeps_its_type(client: ArtifactClient, http: Http) -> None:
     await client.create()
     given = {"entityName": "tester", "projectName": "art", "artifactTypeName": "model"}
     given |= {"artifactCollectionName": "data", "digest": "x"}
@@ -185,7 +103,7 @@ async def test_a_name_keeps_its_type(client: Client, http: Http) -> None:
     assert "of type 'dataset' already" in reply.json()["errors"][0]["message"]
 
 
-async def test_latest_goes_to_the_newest_that_is_left(client: Client, http: Http) -> None:
+async def test_latest_goes_to_the_newest_that_is_left(client: ArtifactClient, http: Http) -> None:
     first = await client.log({"a": b"1"})
     second = await client.log({"a": b"2"})
     delete = launch_document("DeleteArtifact.python")
@@ -197,7 +115,9 @@ async def test_latest_goes_to_the_newest_that_is_left(client: Client, http: Http
     assert (await client.named("data:v2"))["id"] == third, "a number is never given twice"
 
 
-async def test_a_named_version_is_deleted_on_request_only(client: Client, http: Http) -> None:
+async def test_a_named_version_is_deleted_on_request_only(
+    client: ArtifactClient, http: Http
+) -> None:
     best = [{"artifactCollectionName": "data", "alias": "best"}]
     made = await client.log({"a": b"1"}, aliases=best)
     delete = launch_document("DeleteArtifact.python")
@@ -207,7 +127,7 @@ async def test_a_named_version_is_deleted_on_request_only(client: Client, http: 
 
 
 async def test_a_files_address_works_for_members_of_that_artifact_only(
-    client: Client, http: Http, server: Server
+    client: ArtifactClient, http: Http, server: Server
 ) -> None:
     made = await client.log({"a b%.txt": b"hello"})
     other = await client.log({"z": b"zz"}, name="other")
@@ -230,7 +150,7 @@ async def test_a_files_address_works_for_members_of_that_artifact_only(
 
 
 async def test_a_run_has_inputs_and_outputs_and_artifacts_outlive_it(
-    client: Client, http: Http
+    client: ArtifactClient, http: Http
 ) -> None:
     for run in ("maker", "user"):
         await http.stream(run, {}, project="art")
@@ -250,7 +170,9 @@ async def test_a_run_has_inputs_and_outputs_and_artifacts_outlive_it(
     assert (await client.named("data:latest"))["id"] == made
 
 
-async def test_a_stranger_reaches_no_artifact(client: Client, http: Http, server: Server) -> None:
+async def test_a_stranger_reaches_no_artifact(
+    client: ArtifactClient, http: Http, server: Server
+) -> None:
     made = await client.log({"a": b"1"}, clientID="c1")
     async with server.services.store.write() as connection:
         key = await create_api_key(connection, await create_user(connection, "stranger"))
@@ -266,7 +188,7 @@ async def test_a_stranger_reaches_no_artifact(client: Client, http: Http, server
         assert (await http.ask(launch_document(name), key, **given)).status == 404
 
 
-async def test_aliases_and_tags_change(client: Client, http: Http) -> None:
+async def test_aliases_and_tags_change(client: ArtifactClient, http: Http) -> None:
     made = await client.log({"a": b"1"})
     place = {"entityName": "tester", "projectName": "art", "artifactCollectionName": "data"}
     gold = {"input": {"artifactID": made, "aliases": [{**place, "alias": "gold"}]}}

@@ -14,11 +14,12 @@ folder = pathlib.Path("payload")
 (folder / "sub").mkdir(parents=True)
 (folder / "a b%.txt").write_text("alpha")
 (folder / "sub" / "empty").write_text("")
+pathlib.Path("far.bin").write_text("far")
 
 def artifact():
     made = wandb.Artifact("round-trip", "dataset", description="things", metadata={"k": 1})
     made.add_dir(str(folder))
-    made.add_reference("https://example.com/x.bin", name="far.bin", checksum=False)
+    made.add_reference(pathlib.Path("far.bin").resolve().as_uri())
     return made
 
 with wandb.init(project="Round", id="maker") as run:
@@ -31,16 +32,17 @@ with wandb.init(project="Round", id="maker") as run:
 with wandb.init(project="round", id="user") as run:
     used = run.use_artifact("round-trip:best")
     assert used.version == "v0" and used.metadata == {"k": 1} and used.description == "things"
-    assert used.size == 5 and used.file_count == 3, (used.size, used.file_count)
+    assert used.size == 8 and used.file_count == 3, (used.size, used.file_count)
     got = pathlib.Path(used.download(root="out"))
     assert (got / "a b%.txt").read_text() == "alpha"
     assert (got / "sub" / "empty").read_text() == ""
+    assert (got / "far.bin").read_text() == "far"
 
 api = wandb.Api()
 first = api.artifact("round/round-trip:v0")
 assert first.logged_by().id == "maker"
 assert [run.id for run in first.used_by()] == ["user"]
-assert sorted(file.name for file in first.files()) == ["a b%.txt", "sub/empty"]
+assert sorted(file.name for file in first.files()) == ["a b%.txt", "far.bin", "sub/empty"]
 assert [v.version for v in api.artifacts("dataset", "round/round-trip")] == ["v1", "v0"]
 made = [a.name for a in api.run("round/maker").logged_artifacts()]
 assert made == ["round-trip:v0", "round-trip:v1"]

@@ -19,15 +19,14 @@ from launch_async.server.crashes import watch_for_crashes
 from launch_async.server.errors import ApiError
 from launch_async.server.graphql import GraphQL, Question, fault
 from launch_async.server.resolvers.bind import BINDABLES
-from launch_async.server.services import Services, UploadHook, open_services
+from launch_async.server.services import Services, UploadRule, open_services
 from launch_async.server.settings import Settings
 from launch_async.server.storage import Storage
 from launch_async.server.urls import Urls
 from launch_async.server.web import pages
 
-__all__ = ["ON_UPLOADED", "Services", "create_app", "open_services", "serve"]
+__all__ = ["Services", "create_app", "open_services", "serve"]
 
-ON_UPLOADED = web.AppKey("on_uploaded", dict[str, UploadHook])
 SERVICES = web.AppKey("services", Services)
 GRAPHQL = web.AppKey("graphql", GraphQL)
 
@@ -42,12 +41,11 @@ def create_app(
     app = web.Application(middlewares=[answer_errors], client_max_size=settings.max_request_bytes)
     app[SERVICES] = services
     app[GRAPHQL] = graphql or GraphQL.load(BINDABLES)
-    hooks: dict[str, UploadHook] = {
-        "runs": files.file_uploaded,
-        artifact_uploads.BLOBS: artifact_uploads.blob_uploaded,
-        artifact_uploads.MANIFESTS: artifact_uploads.manifest_uploaded,
+    rules: dict[str, UploadRule] = {
+        files.KEYS: files.UPLOADS,
+        artifact_uploads.BLOBS: artifact_uploads.BLOB_UPLOADS,
+        artifact_uploads.MANIFESTS: artifact_uploads.MANIFEST_UPLOADS,
     }
-    app[ON_UPLOADED] = hooks
     app.add_routes(
         [
             web.post("/graphql", post_graphql),
@@ -55,7 +53,7 @@ def create_app(
             web.get("/healthz", get_health),
         ]
     )
-    app.add_routes(Storage(services, hooks).routes())
+    app.add_routes(Storage(services, rules).routes())
     app.add_routes(artifact_files.routes(services))
     app.add_routes(pages.routes(services))
     return app

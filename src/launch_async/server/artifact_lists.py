@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, and_, select
+from sqlalchemy import ColumnElement, Select, and_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.artifact_rows import (
@@ -45,12 +45,23 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class FileRow(msgspec.Struct, frozen=True):
-    """A file whose bytes we hold."""
+    """An entry of a version: a file whose bytes we hold, or a reference to somebody else's."""
 
     name: str
     digest: str
-    md5: str
+    md5: str | None
     size: int
+    ref: str | None
+
+
+FILE_SELECT = select(
+    artifact_files.c.name,
+    artifact_files.c.digest,
+    artifact_files.c.md5,
+    artifact_files.c.size,
+    artifact_files.c.ref,
+)
+NAMES_AT_ONCE = 500
 
 
 async def types_of(connection: AsyncConnection, project_id: int) -> list[TypeRow]:
@@ -129,22 +140,16 @@ async def files_page(
     start: int,
     size: int,
 ) -> Page:
-    """Return a version's stored files by name; references have no bytes and are left out."""
-    which = and_(artifact_files.c.artifact_id == artifact_id, artifact_files.c.md5.is_not(None))
+    """Return a version's entries by name, references among them: the client loads what is listed.
+
+    Names are looked up in batches, as a database takes only so many parameters.
+    """
+    which = artifact_files.c.artifact_id == artifact_id
     if names is not None:
-        which = and_(which, artifact_files.c.name.in_(names))
-    rows = await connection.execute(
-        select(
-            artifact_files.c.name,
-            artifact_files.c.digest,
-            artifact_files.c.md5,
-            artifact_files.c.size,
-        )
-        .where(which)
-        .order_by(artifact_files.c.name)
-        .offset(start)
-        .limit(size)
-    )
+        found = await _named_files(connection, which, names)
+        return Page(list(found[start : start + size]), start, len(found))
+    statement = FILE_SELECT.where(which).order_by(artifact_files.c.name)
+    rows = await connection.execute(statement.offset(start).limit(size))
     total = await count(connection, select(artifact_files.c.name).where(which))
     return Page([FileRow(*row) for row in rows], start, total)
 
@@ -211,6 +216,19 @@ async def artifact_of_manifest(connection: AsyncConnection, manifest_id: int) ->
         select(artifact_manifests.c.artifact_id).where(artifact_manifests.c.id == manifest_id)
     )
     return rows.scalar_one_or_none()
+
+
+async def _named_files(
+    connection: AsyncConnection, which: ColumnElement[bool], names: Sequence[str]
+) -> list[FileRow]:
+    wanted = sorted(set(names))
+    found: list[FileRow] = []
+    for start in range(0, len(wanted), NAMES_AT_ONCE):
+        chunk = wanted[start : start + NAMES_AT_ONCE]
+        statement = FILE_SELECT.where(which, artifact_files.c.name.in_(chunk))
+        rows = await connection.execute(statement.order_by(artifact_files.c.name))
+        found += [FileRow(*row) for row in rows]
+    return found
 
 
 async def _versions(

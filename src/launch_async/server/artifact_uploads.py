@@ -9,25 +9,27 @@ import base64
 import binascii
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from launch_async.server.artifact_rows import PENDING, ArtifactRow
+from launch_async.server.artifact_rows import DELETED, PENDING, ArtifactRow
 from launch_async.server.blobs import BlobInfo, Blobs
 from launch_async.server.errors import ApiError
-from launch_async.server.services import Services
+from launch_async.server.services import Expected, Services, UploadRule
 from launch_async.server.store.engine import insert
 from launch_async.server.store.tables.artifacts import (
     artifact_blobs,
     artifact_files,
     artifact_manifests,
+    artifacts,
 )
 
 BLOBS: Final = "artifacts"
 MANIFESTS: Final = "manifests"
+MAX_SIZE: Final = 2**50
 MD5_BYTES: Final = 16
 ROWS_AT_ONCE: Final = 500
 NAMES_SHOWN: Final = 3
@@ -53,7 +55,7 @@ class ManifestEntry(msgspec.Struct, frozen=True, rename="camel"):
     """One file of a manifest, as the client writes it."""
 
     digest: str
-    size: int = 0
+    size: Annotated[int, msgspec.Meta(ge=0, le=MAX_SIZE)] = 0
     ref: str | None = None
     birth_artifact_id: str | None = msgspec.field(default=None, name="birthArtifactID")
 
@@ -99,33 +101,39 @@ async def place_files(
     connection: AsyncConnection, entity_id: int, files: Sequence[WantedFile], *, now: datetime
 ) -> list[Slot]:
     """Return a slot per file, in the same order; a blob that is here needs no upload."""
-    known = await _known(connection, entity_id, {file.md5 for file in files})
-    slots: list[Slot] = []
-    for file in files:
-        if file.md5 not in known:
-            await connection.execute(
-                insert(connection, artifact_blobs)
-                .values(
-                    entity_id=entity_id,
-                    md5=file.md5,
-                    present=False,
-                    artifact_id=file.artifact_id,
-                    created_at=now,
-                )
-                .on_conflict_do_nothing()
-            )
-            known[file.md5] = (file.artifact_id, False)
-        birth, present = known[file.md5]
-        slots.append(Slot(blob_key(entity_id, file.md5), birth, present))
-    return slots
+    digests = {file.md5 for file in files}
+    known = await _known(connection, entity_id, digests)
+    fresh = {
+        file.md5: {
+            "entity_id": entity_id,
+            "md5": file.md5,
+            "present": False,
+            "artifact_id": file.artifact_id,
+            "created_at": now,
+        }
+        for file in reversed(files)  # the first that names a content gives birth to it
+        if file.md5 not in known
+    }
+    if fresh:
+        await connection.execute(
+            insert(connection, artifact_blobs).on_conflict_do_nothing(), list(fresh.values())
+        )
+        known = await _known(connection, entity_id, digests)
+    return [Slot(blob_key(entity_id, file.md5), *known[file.md5]) for file in files]
 
 
 async def add_manifest(
     connection: AsyncConnection, artifact: ArtifactRow, *, name: str, digest: str, now: datetime
 ) -> int:
-    """Note a manifest that is about to be uploaded, and return its row id. The newest counts."""
-    if artifact.state != PENDING:
-        raise ApiError("this artifact is committed; it cannot change", status=409)
+    """Note a manifest that is about to be uploaded, and return its row id. The newest counts.
+
+    Two runs that log the same bytes at once share a version: when one has committed it, the
+    other's manifest is taken and changes nothing.
+    """
+    if artifact.state == DELETED:
+        raise ApiError("this artifact was deleted; log it again", status=409)
+    if digest:
+        hex_of(digest)
     made = await connection.execute(
         insert(connection, artifact_manifests)
         .values(artifact_id=artifact.id, name=name, kind="FULL", digest=digest, created_at=now)
@@ -155,7 +163,7 @@ async def read_manifest(blobs: Blobs, artifact_id: int, manifest_id: int) -> Man
     chunks = [chunk async for chunk in await blobs.get(manifest_key(artifact_id, manifest_id))]
     try:
         return msgspec.json.decode(b"".join(chunks), type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(f"the artifact's manifest cannot be read: {error}") from error
 
 
@@ -190,38 +198,62 @@ async def store_entries(connection: AsyncConnection, artifact_id: int, manifest:
         await connection.execute(artifact_files.insert(), rows[start : start + ROWS_AT_ONCE])
 
 
-async def blob_uploaded(services: Services, key: str, info: BlobInfo) -> None:
-    """Note that a blob is here, if its bytes are what its name says; else throw it away."""
+async def expect_blob(services: Services, key: str) -> Expected:
+    """Take the bytes of a blob once: what is named after its content never changes."""
     _, entity, md5 = key.split("/")
-    right = info.md5_hex == md5
-    if not right:
-        await services.blobs.delete(key)
+    async with services.store.read() as connection:
+        found = (await _known(connection, int(entity), {md5})).get(md5)
+    if found is None:
+        raise ApiError("no artifact waits for this file", status=404)
+    return Expected(md5_hex=md5, settled=found[1])
+
+
+async def blob_uploaded(services: Services, key: str, info: BlobInfo) -> None:
+    """Note that a blob is here."""
+    _, entity, md5 = key.split("/")
     async with services.store.write() as connection:
         await connection.execute(
             update(artifact_blobs)
             .where(artifact_blobs.c.entity_id == int(entity), artifact_blobs.c.md5 == md5)
-            .values(present=right, size=info.size)
+            .values(present=True, size=info.size)
         )
-    if not right:
-        raise ApiError(f"the upload has the MD5 {info.md5_hex}, not {md5}; send it again")
+
+
+async def expect_manifest(services: Services, key: str) -> Expected:
+    """Take the manifest that was announced, until its version is committed."""
+    _, artifact, manifest = key.split("/")
+    async with services.store.read() as connection:
+        rows = await connection.execute(
+            select(artifact_manifests.c.digest, artifact_manifests.c.size, artifacts.c.state)
+            .join(artifacts, artifacts.c.id == artifact_manifests.c.artifact_id)
+            .where(artifact_manifests.c.id == int(manifest), artifacts.c.id == int(artifact))
+        )
+        found = rows.one_or_none()
+    if found is None:
+        raise ApiError("this manifest is gone", status=404)
+    settled = found.size is not None or found.state != PENDING
+    return Expected(md5_hex=hex_of(found.digest), settled=settled)
 
 
 async def manifest_uploaded(services: Services, key: str, info: BlobInfo) -> None:
-    """Note that a manifest is here; its bytes must be what the client announced."""
+    """Note that a manifest is here, unless its version was committed in the meantime."""
     _, artifact, manifest = key.split("/")
+    pending = select(artifacts.c.id).where(
+        artifacts.c.id == int(artifact), artifacts.c.state == PENDING
+    )
     async with services.store.write() as connection:
-        rows = await connection.execute(
+        await connection.execute(
             update(artifact_manifests)
             .where(
                 artifact_manifests.c.id == int(manifest),
-                artifact_manifests.c.artifact_id == int(artifact),
+                artifact_manifests.c.artifact_id.in_(pending),
             )
             .values(size=info.size)
-            .returning(artifact_manifests.c.digest)
         )
-        digest = rows.scalar_one_or_none()
-        if digest and hex_of(digest) != info.md5_hex:
-            raise ApiError("the manifest's MD5 is not the one that was announced; send it again")
+
+
+BLOB_UPLOADS: Final = UploadRule(expect_blob, blob_uploaded)
+MANIFEST_UPLOADS: Final = UploadRule(expect_manifest, manifest_uploaded)
 
 
 async def _known(

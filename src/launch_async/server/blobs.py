@@ -8,6 +8,8 @@ import msgspec
 import obstore
 from obstore.store import LocalStore, ObjectStore, from_url
 
+from launch_async.server.errors import ApiError
+
 PART_BYTES = 5 * 1024 * 1024  # the smallest part that S3 takes
 CHUNK_BYTES = 1024 * 1024
 PARTS_AT_ONCE = 2
@@ -36,8 +38,13 @@ class Blobs:
             return cls(LocalStore(prefix=folder))
         return cls(from_url(location))
 
-    async def put(self, key: str, chunks: AsyncIterator[bytes]) -> BlobInfo:
-        """Store a stream under `key`, replacing what was there only when it is complete."""
+    async def put(
+        self, key: str, chunks: AsyncIterator[bytes], *, md5_hex: str | None = None
+    ) -> BlobInfo:
+        """Store a stream under `key`, replacing what was there only when it is complete.
+
+        A stream with another MD5 than `md5_hex` is refused at its end, and leaves no trace.
+        """
         md5 = hashlib.md5(usedforsecurity=False)
         size = 0
 
@@ -47,6 +54,10 @@ class Blobs:
                 md5.update(chunk)
                 size += len(chunk)
                 yield chunk
+            if md5_hex not in {None, md5.hexdigest()}:
+                raise ApiError(
+                    f"the upload has the MD5 {md5.hexdigest()}, not {md5_hex}; send it again"
+                )
 
         await obstore.put_async(
             self._store,

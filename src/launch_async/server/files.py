@@ -13,12 +13,14 @@ from launch_async.server.blobs import BlobInfo
 from launch_async.server.context import utc_now
 from launch_async.server.errors import ApiError
 from launch_async.server.run_rows import RunRow
-from launch_async.server.services import Services
+from launch_async.server.services import Expected, Services, UploadRule
 from launch_async.server.store.engine import insert
 from launch_async.server.store.tables.runs import run_files
 
+KEYS = "runs"
 MAX_FILE_NAME = 1024
 MAX_FILES_PER_REQUEST = 10_000
+GONE = "this file was deleted, or its run was"
 NAMES_PER_QUERY = 500  # SQLite takes some 32 thousand parameters; others fewer
 
 
@@ -46,7 +48,7 @@ class RunFile(msgspec.Struct, frozen=True, kw_only=True):
 
 def blob_key(run_id: int, file_id: int) -> str:
     """Return the key under which a file's bytes are kept."""
-    return f"runs/{run_id}/{file_id}"
+    return f"{KEYS}/{run_id}/{file_id}"
 
 
 async def ensure_files(
@@ -114,15 +116,30 @@ async def delete_file(connection: AsyncConnection, file: RunFile) -> None:
     await connection.execute(delete(run_files).where(run_files.c.id == file.id))
 
 
+async def expect_file(services: Services, key: str) -> Expected:
+    """Take any bytes for a file that is still there."""
+    _, run_id, file_id = key.split("/")
+    async with services.store.read() as connection:
+        if await find_file(connection, int(run_id), int(file_id)) is None:
+            raise ApiError(GONE, status=404)
+    return Expected()
+
+
 async def file_uploaded(services: Services, key: str, info: BlobInfo) -> None:
-    """Note that the bytes of a run's file are there."""
+    """Note that the bytes of a run's file are there; they go with a file that was deleted."""
     _, run_id, file_id = key.split("/")
     async with services.store.write() as connection:
-        await connection.execute(
+        noted = await connection.execute(
             update(run_files)
             .where(run_files.c.id == int(file_id), run_files.c.run_id == int(run_id))
             .values(size=info.size, md5=info.md5_hex, uploaded_at=utc_now())
         )
+    if noted.rowcount == 0:
+        await services.blobs.delete(key)
+        raise ApiError(GONE, status=404)
+
+
+UPLOADS = UploadRule(expect_file, file_uploaded)
 
 
 def _check_count(names: Sequence[str]) -> None:

@@ -29,8 +29,24 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         await self.store.close()
 
 
-UploadHook = Callable[[Services, str, BlobInfo], Awaitable[None]]
-"""Told of each upload that is complete: services, key, size and MD5."""
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """What an upload must be for its key to take it."""
+
+    md5_hex: str | None = None
+    """None: anything."""
+
+    settled: bool = False
+    """The key has its bytes already and they never change: the upload is read and dropped."""
+
+
+class UploadRule(msgspec.Struct, frozen=True):
+    """What stands behind the keys that begin with the same word."""
+
+    expect: Callable[[Services, str], Awaitable[Expected]]
+    """Asked before an upload to a key; raises an ApiError when the key takes none any more."""
+
+    uploaded: Callable[[Services, str, BlobInfo], Awaitable[None]]
+    """Told of each upload that is complete."""
 
 
 async def open_services(settings: Settings) -> Services:

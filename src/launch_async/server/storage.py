@@ -7,9 +7,10 @@ from urllib.parse import quote
 from aiohttp import web
 
 from launch_async.server.errors import ApiError
-from launch_async.server.services import Services, UploadHook
+from launch_async.server.services import Services, UploadRule
 
 CHUNK_BYTES = 256 * 1024
+MISSING = "this file was not uploaded"
 SAFE_HEADERS = {
     # What users upload is never run as a page of ours.
     "X-Content-Type-Options": "nosniff",
@@ -23,11 +24,11 @@ SAFE_HEADERS = {
 
 
 class Storage:
-    """The handlers of /storage; `hooks` are told of uploads by the first word of their key."""
+    """The handlers of /storage; the first word of a key says which of the `rules` it follows."""
 
-    def __init__(self, services: Services, hooks: dict[str, UploadHook]) -> None:
+    def __init__(self, services: Services, rules: dict[str, UploadRule]) -> None:
         self._services = services
-        self._hooks = hooks
+        self._rules = rules
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes to serve."""
@@ -43,13 +44,25 @@ class Storage:
         return web.Response(headers=SAFE_HEADERS)
 
     async def put(self, request: web.Request) -> web.StreamResponse:
-        """Store a body under its key, and tell the key's owner."""
+        """Store a body under its key, as the key's rule wants it.
+
+        The address is good for a day, so what happened to its key since is asked for here.
+        """
         key = request.match_info["key"]
         self._services.signer.check("PUT", key, request.query)
-        info = await self._services.blobs.put(key, _whole_body(request))
-        hook = self._hooks.get(key.partition("/")[0])
-        if hook is not None:
-            await hook(self._services, key, info)
+        if request.headers.get("Content-Encoding", "identity") != "identity":
+            raise ApiError("send the bytes as they are, without a Content-Encoding", status=415)
+        rule = self._rules.get(key.partition("/")[0])
+        if rule is None:
+            raise ApiError("nothing is uploaded to this address", status=404)
+        expected = await rule.expect(self._services, key)
+        if expected.settled:
+            async for _ in _whole_body(request):
+                pass
+            return web.Response(headers=SAFE_HEADERS)
+        blobs = self._services.blobs
+        info = await blobs.put(key, _whole_body(request), md5_hex=expected.md5_hex)
+        await rule.uploaded(self._services, key, info)
         return web.Response(headers={**SAFE_HEADERS, "ETag": f'"{info.md5_hex}"'})
 
     async def get(self, request: web.Request) -> web.StreamResponse:
@@ -65,7 +78,7 @@ async def send_blob(
     """Answer a GET or HEAD with a blob; 404 when it was never uploaded."""
     size = await services.blobs.head(key)
     if size is None:
-        raise ApiError("this file was not uploaded", status=404)
+        raise ApiError(MISSING, status=404)
     start, end = _asked_part(request, size)
     response = web.StreamResponse(status=206 if end - start < size else 200, headers=SAFE_HEADERS)
     if response.status == 206:
@@ -76,10 +89,23 @@ async def send_blob(
         response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(name)}"
     response.content_type = content_type_of(filename)
     response.content_length = end - start
+    if request.method == "HEAD" or end == start:
+        await response.prepare(request)
+        await response.write_eof()
+        return response
+    try:
+        chunks = await services.blobs.get(key, start=start, end=end)
+    except FileNotFoundError as error:
+        raise ApiError(MISSING, status=404) from error
     await response.prepare(request)
-    if request.method != "HEAD" and end > start:
-        async for chunk in await services.blobs.get(key, start=start, end=end):
+    try:
+        async for chunk in chunks:
             await response.write(chunk)
+    except Exception:
+        # The status is out: only a broken connection can still say that the bytes are not whole.
+        if request.transport is not None:
+            request.transport.abort()
+        raise
     await response.write_eof()
     return response
 
@@ -110,5 +136,5 @@ async def _whole_body(request: web.Request) -> AsyncIterator[bytes]:
         size += len(chunk)
         yield chunk
     announced = request.content_length
-    if announced is not None and size != announced and "Content-Encoding" not in request.headers:
+    if announced is not None and size != announced:
         raise ApiError(f"the upload ended after {size} of {announced} bytes")

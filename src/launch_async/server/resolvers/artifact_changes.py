@@ -14,6 +14,7 @@ from launch_async.server.artifact_rows import (
     COMMITTED,
     DELETED,
     PENDING,
+    ArtifactRow,
     CollectionRow,
     find_collection,
     require_artifact,
@@ -138,31 +139,18 @@ async def create_artifact_files(_: None, info: Info, input: Json) -> Json:  # no
 async def commit_artifact(_: None, info: Info, input: Json) -> Json:  # noqa: A002
     """Read the manifest, check that every file came, and give the version its number."""
     request = request_of(info)
-    async with request.store.read() as connection:
-        row = await require_artifact(connection, request, input["artifact_id"])
-        found = await uploads.uploaded_manifest(connection, row.id)
-    if row.state == COMMITTED:
-        return {"artifact": artifact_shape(row)}
-    if row.state == DELETED or found is None:
-        raise ApiError("this artifact has no manifest yet; upload it before the commit")
-    manifest = await uploads.read_manifest(request.blobs, row.id, found[0])
-    size = sum(entry.size for entry in manifest.contents.values())
-    async with request.store.write() as connection:
-        row = await require_artifact(connection, request, input["artifact_id"])
-        if row.state != PENDING:  # another request committed it while we read
+    while True:
+        async with request.store.read() as connection:
+            row = await require_artifact(connection, request, input["artifact_id"])
+            found = await uploads.uploaded_manifest(connection, row.id)
+        if row.state == COMMITTED:
             return {"artifact": artifact_shape(row)}
-        missing = await uploads.missing_files(connection, row.collection.entity_id, manifest)
-        if missing:
-            raise ApiError(
-                f"{len(missing)} files of this artifact were not uploaded, "
-                f"such as {', '.join(missing[:NAMES_SHOWN])}; log it again"
-            )
-        await uploads.store_entries(connection, row.id, manifest)
-        await rules.commit_artifact(
-            connection, row, size=size, file_count=len(manifest.contents), now=request.now()
-        )
-        row = await rules.reload(connection, row.id)
-    return {"artifact": artifact_shape(row)}
+        if row.state == DELETED or found is None:
+            raise ApiError("this artifact has no manifest yet; upload it before the commit")
+        manifest = await uploads.read_manifest(request.blobs, row.id, found[0])
+        row = await _commit(request, row, found, manifest)
+        if row.state != PENDING:
+            return {"artifact": artifact_shape(row)}
 
 
 @mutation.field("updateArtifact")
@@ -263,6 +251,31 @@ async def update_artifact_sequence(_: None, info: Info, input: Json) -> Json:  #
     return {"artifact_collection": collection_shape(row)}
 
 
+async def _commit(
+    request: Request,
+    row: ArtifactRow,
+    found: tuple[int, str, str],
+    manifest: uploads.Manifest,
+) -> ArtifactRow:
+    """Commit what was read; it stays PENDING when a newer manifest came in the meantime."""
+    size = sum(entry.size for entry in manifest.contents.values())
+    async with request.store.write() as connection:
+        row = await rules.reload(connection, row.id)
+        if row.state != PENDING or await uploads.uploaded_manifest(connection, row.id) != found:
+            return row
+        missing = await uploads.missing_files(connection, row.collection.entity_id, manifest)
+        if missing:
+            raise ApiError(
+                f"{len(missing)} files of this artifact were not uploaded, "
+                f"such as {', '.join(missing[:NAMES_SHOWN])}; log it again"
+            )
+        await uploads.store_entries(connection, row.id, manifest)
+        await rules.commit_artifact(
+            connection, row, size=size, file_count=len(manifest.contents), now=request.now()
+        )
+        return await rules.reload(connection, row.id)
+
+
 async def _manifest(info: Info, artifact_id: str, name: str, digest: str) -> Json:
     request = request_of(info)
     async with request.store.write() as connection:
@@ -271,8 +284,9 @@ async def _manifest(info: Info, artifact_id: str, name: str, digest: str) -> Jso
             connection, row, name=name, digest=digest, now=request.now()
         )
     manifest_id = encode_id(MANIFEST, number)
-    upload_url = request.urls.upload(uploads.manifest_key(row.id, number))
-    file = {"id": manifest_id, "name": name, "upload_url": upload_url, "upload_headers": []}
+    # Without its digest a manifest could be anything, and change after the commit.
+    upload_url = request.urls.upload(uploads.manifest_key(row.id, number)) if digest else None
+    file: Json = {"id": manifest_id, "name": name, "upload_url": upload_url, "upload_headers": []}
     return {"artifact_manifest": {"id": manifest_id, "file": file}}
 
 

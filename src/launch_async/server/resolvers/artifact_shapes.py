@@ -99,11 +99,14 @@ def membership_shape(row: ArtifactRow) -> Json:
 
 
 def file_shape(request: Request, artifact: ArtifactRow, row: FileRow) -> Json:
-    """Shape a file of a version; both of its addresses carry their own permission."""
-    key = blob_key(artifact.collection.entity_id, row.md5)
-    url = request.urls.download(key, filename=row.name)
+    """Shape an entry of a version; the addresses of a file carry their own permission.
+
+    A reference's addresses are the reference itself: by that the client knows one.
+    """
+    key = None if row.md5 is None else blob_key(artifact.collection.entity_id, row.md5)
+    url = row.ref or "" if key is None else request.urls.download(key, filename=row.name)
     return {
-        "id": encode_id("ArtifactFile", artifact.id, row.md5),
+        "id": encode_id("ArtifactFile", artifact.id, row.md5 or row.name),
         "name": row.name,
         "display_name": row.name,
         "url": url,
@@ -111,7 +114,7 @@ def file_shape(request: Request, artifact: ArtifactRow, row: FileRow) -> Json:
         "size_bytes": row.size,
         "mimetype": content_type_of(row.name),
         "updated_at": artifact.updated_at,
-        "md5": base64_of(row.md5),
+        "md5": None if row.md5 is None else base64_of(row.md5),
         "digest": row.digest,
         "storage_path": key,
     }
