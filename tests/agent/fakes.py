@@ -1,7 +1,8 @@
 """In-memory stand-ins for the agent's ports, with faults that tests can plant."""
 
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -10,11 +11,12 @@ from launch_async.agent.admission import QueueLimit
 from launch_async.agent.agent import Agent
 from launch_async.agent.table import Table
 from launch_async.agent.tools import Target, Tools
-from launch_async.domain.errors import LaunchError
+from launch_async.domain.errors import AgentUnfit, Unavailable
 from launch_async.domain.ids import ItemId, QueueRef, RunId, RunRef
 from launch_async.domain.item import Item
 from launch_async.domain.job import ArtifactSource, GitSource, ImageSource, Job
 from launch_async.domain.outcome import Outcome
+from launch_async.domain.phase import Phase
 from launch_async.domain.run import RunEnd, RunHandle, RunState, RunStatus
 from launch_async.domain.secret import Secret
 from launch_async.domain.spec import RunSpec
@@ -26,6 +28,23 @@ from launch_async.ports.runner import ImageWork, LaunchOrder, Work
 from launch_async.ports.runs import RunView
 
 KEY = Secret("k" * 40)
+DEADLINE_SECONDS = 10.0
+
+
+@asynccontextmanager
+async def running(agent: Agent) -> AsyncGenerator[Agent, None]:
+    """The agent's life; leaving the block is like SIGKILL when it still runs."""
+    with anyio.fail_after(DEADLINE_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(agent.run)
+            yield agent
+            tasks.cancel_scope.cancel()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    with anyio.fail_after(DEADLINE_SECONDS):
+        while not condition():
+            await anyio.sleep(0.002)
 
 
 def queue_ref(name: str = "q") -> QueueRef:
@@ -46,12 +65,19 @@ def an_item(number: int = 1, queue: str = "q", **spec: object) -> Item:
 class FakeJournal:
     def __init__(self) -> None:
         self.kept: dict[ItemId, Entry] = {}
+        self.full_from: Phase | None = None
+        """The disk is full from the first write of this phase on."""
+        self.forget_slowly: anyio.Event | None = None
 
     async def write(self, entry: Entry) -> None:
+        if entry.phase is self.full_from:
+            raise AgentUnfit("the disk is full")
         self.kept[entry.item.id] = entry
 
     async def forget(self, item_id: ItemId) -> None:
         self.kept.pop(item_id, None)
+        if self.forget_slowly is not None:
+            await self.forget_slowly.wait()
 
     async def entries(self) -> Sequence[Entry]:
         return list(self.kept.values())
@@ -69,13 +95,13 @@ class FakeService:
         self.runs: dict[RunRef, RunView] = {}
         self.statuses: list[AgentStatus] = []
         self.stop_polling = False
-        self.faults: dict[str, deque[LaunchError]] = {}
+        self.faults: dict[str, deque[Exception]] = {}
 
     def push(self, *items: Item) -> None:
         for item in items:
             self.pending.setdefault(item.queue.name, deque()).append(item)
 
-    def plant(self, verb: str, *errors: LaunchError) -> None:
+    def plant(self, verb: str, *errors: Exception) -> None:
         self.faults.setdefault(verb, deque()).extend(errors)
 
     def _maybe_fail(self, verb: str) -> None:
@@ -118,9 +144,12 @@ class FakeService:
 
 class FakeJobs:
     def __init__(self) -> None:
-        self.errors: dict[str, LaunchError] = {}
+        self.errors: dict[str, Exception] = {}
+        self.faults: deque[Exception] = deque()
 
     async def job(self, ref: str) -> Job:
+        if self.faults:
+            raise self.faults.popleft()
         if ref in self.errors:
             raise self.errors[ref]
         return Job(source=ImageSource(image="img"), entrypoint=("run",), ref=ref)
@@ -132,8 +161,13 @@ class FakeJobs:
 class FakeBuilder:
     def __init__(self) -> None:
         self.discarded: list[ItemId] = []
+        self.building = anyio.Event()
+        self.hang = False
 
     async def build(self, order: BuildOrder) -> Work:
+        self.building.set()
+        if self.hang:
+            await anyio.sleep_forever()
         return ImageWork(image="img", entrypoint=order.entrypoint)
 
     async def discard(self, item: Item) -> None:
@@ -154,16 +188,28 @@ class FakeRunner:
         self.cancelled: list[RunId] = []
         self.removed: list[RunId] = []
         self.tail: tuple[str, ...] = ("first", "last line")
-        self.errors: deque[LaunchError] = deque()
+        self.errors: deque[Exception] = deque()
+        self.faults: dict[str, deque[Exception]] = {}
+        self.serves = 0
+        self.look_seconds = 0.0
         self.launched = anyio.Event()
         self.hang_after_create = False
+        self.lose_answers = 0
+        """Launches from now on that begin, but whose answer is lost."""
 
     @property
     def alive(self) -> list[LaunchOrder]:
         return [order for run, order in self.orders.items() if run not in self.ends]
 
+    def plant(self, verb: str, *errors: Exception) -> None:
+        self.faults.setdefault(verb, deque()).extend(errors)
+
+    def _maybe_fail(self, verb: str) -> None:
+        if self.faults.get(verb):
+            raise self.faults[verb].popleft()
+
     async def check(self) -> None:
-        return
+        self._maybe_fail("check")
 
     async def launch(self, order: LaunchOrder) -> RunHandle:
         if self.errors:
@@ -175,9 +221,14 @@ class FakeRunner:
         self.launched.set()
         if self.hang_after_create:
             await anyio.sleep_forever()
+        if self.lose_answers:
+            self.lose_answers -= 1
+            raise Unavailable("the answer was lost")
         return self._handle(order)
 
     async def watch(self, handle: RunHandle) -> AsyncGenerator[RunStatus, None]:
+        await anyio.sleep(self.look_seconds)
+        self._maybe_fail("watch")
         if handle.run_id in self.starting:
             yield RunStatus(state=RunState.STARTING)
         else:
@@ -188,19 +239,25 @@ class FakeRunner:
         yield RunStatus(state=RunState.ENDED, end=self.ends[handle.run_id])
 
     async def cancel(self, handle: RunHandle, *, within_seconds: float) -> None:
+        self._maybe_fail("cancel")
         self.cancelled.append(handle.run_id)
         await self.end(handle.run_id, RunEnd(exit_code=None, signal=15))
 
     async def log_tail(self, handle: RunHandle, *, lines: int) -> tuple[str, ...]:
+        self._maybe_fail("log_tail")
         return self.tail[-lines:]
 
     async def find(self, identity: str) -> Sequence[RunHandle]:
+        self._maybe_fail("find")
         return [self._handle(order) for order in self.orders.values()]
 
     async def remove(self, handle: RunHandle) -> None:
+        self._maybe_fail("remove")
         self.removed.append(handle.run_id)
 
     async def serve(self) -> None:
+        self.serves += 1
+        self._maybe_fail("serve")
         await anyio.sleep_forever()
 
     async def end(self, run_id: str, end: RunEnd) -> None:
@@ -223,6 +280,7 @@ class World:
         self.builder = FakeBuilder()
         self.stop_grace_seconds = 0.01
         self.start_timeout_seconds = 0.0
+        self.patience_seconds = 0.03
 
     def agent(
         self,
@@ -244,6 +302,7 @@ class World:
             base_url="http://h",
             api_key=KEY,
             retry_seconds=0.01,
+            patience_seconds=self.patience_seconds,
             stop_grace_seconds=self.stop_grace_seconds,
             start_timeout_seconds=self.start_timeout_seconds,
             run_look_up_pauses=(0.0, 0.01),

@@ -1,13 +1,12 @@
 """The agent against fakes: what it promises about items, limits, stops and crashes."""
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 
 import anyio
 import msgspec
 import pytest
-from fakes import World, an_item, queue_ref
+from fakes import DEADLINE_SECONDS, World, an_item, queue_ref, running, until
 
 from launch_async.agent.agent import Agent
 from launch_async.domain.errors import AgentUnfit, ItemError, Reason, Unavailable
@@ -18,24 +17,6 @@ from launch_async.ports.queue import RejectedItem
 from launch_async.ports.runs import RunView
 
 pytestmark = pytest.mark.anyio
-
-DEADLINE_SECONDS = 10.0
-
-
-@asynccontextmanager
-async def running(agent: Agent) -> AsyncGenerator[Agent, None]:
-    """The agent's life; leaving the block is like SIGKILL when it still runs."""
-    with anyio.fail_after(DEADLINE_SECONDS):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(agent.run)
-            yield agent
-            tasks.cancel_scope.cancel()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    with anyio.fail_after(DEADLINE_SECONDS):
-        while not condition():
-            await anyio.sleep(0.002)
 
 
 async def test_a_run_that_ends_well_is_not_reported_as_failed():

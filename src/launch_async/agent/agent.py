@@ -23,7 +23,9 @@ from launch_async.agent.journey import travel
 from launch_async.agent.poller import Poller
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Tools
-from launch_async.domain.errors import AgentUnfit, Unavailable
+from launch_async.domain.errors import AgentUnfit, Unavailable, gravest
+from launch_async.kit.tasks import unless_set
+from launch_async.ports.runner import Runner
 from launch_async.ports.status import AgentView, ItemView, QueueView
 
 Arguments = TypeVarTuple("Arguments")
@@ -93,10 +95,10 @@ class Agent:
         """
         async with anyio.create_task_group() as services:
             for name, target in self._tools.targets.items():
-                services.start_soon(target.runner.serve, name=f"runner {name}")
+                services.start_soon(self._serve, target.runner, name=f"runner {name}")
             async with anyio.create_task_group() as journeys:
                 self._journeys = journeys
-                await self._adopt()
+                await self._guarded(self._adopt)
                 if await self._register():
                     services.start_soon(self._guarded, self._heartbeat.run, name="heartbeat")
                     await self._poll()
@@ -146,7 +148,7 @@ class Agent:
         """Whether the agent may poll; an outage of the service is waited out."""
         while not self._stopping.is_set():
             try:
-                self._name = await self._tools.presence.register()
+                name = await unless_set(self._stopping, self._tools.presence.register)
             except Unavailable as error:
                 log.warning("cannot register yet", reason=str(error))
                 with anyio.move_on_after(self._tools.retry_seconds):
@@ -154,6 +156,9 @@ class Agent:
             except AgentUnfit as error:
                 self._become_unfit(error)
             else:
+                if name is None:
+                    break
+                self._name = name
                 queues = [str(poller.queue.ref) for poller in self._pollers]
                 log.info("agent registered", agent=self._name, queues=queues)
                 return True
@@ -197,8 +202,22 @@ class Agent:
         """Run a task of the agent; when it finds the agent unfit, everything stops in order."""
         try:
             await work(*arguments)
-        except AgentUnfit as error:
-            self._become_unfit(error)
+        except Exception as error:
+            fault = gravest(error)
+            if not isinstance(fault, AgentUnfit):
+                raise
+            self._become_unfit(fault)
+
+    async def _serve(self, runner: Runner) -> None:
+        """A runner's background work; when it breaks, it costs the others nothing."""
+        while True:
+            try:
+                await runner.serve()
+            except Exception:
+                log.exception(
+                    "a runner's background work broke; it begins again", runner=runner.name
+                )
+            await anyio.sleep(self._tools.retry_seconds)
 
     def _become_unfit(self, error: AgentUnfit) -> None:
         log.error("agent unfit", reason=str(error))

@@ -1,11 +1,10 @@
 """Claim: the ack that makes a leased item ours, with its run id fixed before it is sent."""
 
-import anyio
 import structlog
 
+from launch_async.agent.insist import insist
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Tools
-from launch_async.domain.errors import Unavailable
 from launch_async.domain.phase import Phase
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -22,14 +21,12 @@ async def claim(tracked: Tracked, tools: Tools) -> bool:
         log.info("run id in use here: the item goes back with its lease")
         return False
     await tools.table.move(tracked, Phase.CLAIMING)
-    while True:
-        try:
-            claimed = await tools.queue.ack(item.id, item.run_id)
-        except Unavailable as error:
-            log.warning("ack not answered, trying again", reason=str(error))
-            await anyio.sleep(error.retry_after_seconds or tools.retry_seconds)
-        else:
-            break
+    claimed = await insist(
+        lambda: tools.queue.ack(item.id, item.run_id),
+        doing="claiming",
+        tracked=tracked,
+        tools=tools,
+    )
     if claimed:
         await tools.table.move(tracked, Phase.PREPARING)
     return claimed

@@ -1,25 +1,35 @@
 """Launch: the one effect that must never happen twice. Its intent is in the journal first."""
 
-from launch_async.agent.prepare import target_of
+import anyio
+import structlog
+
+from launch_async.agent.insist import insist, pause_after
+from launch_async.agent.prepare import stopped_early, target_of
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Tools
-from launch_async.domain.errors import ItemError, Reason, Stage
+from launch_async.domain.errors import Unavailable
 from launch_async.domain.phase import Phase
 from launch_async.domain.run import RunHandle
-from launch_async.ports.runner import LaunchOrder
+from launch_async.ports.runner import LaunchOrder, Runner
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 async def launched_before(tracked: Tracked, tools: Tools) -> RunHandle | None:
-    """What an earlier life of the agent launched without noting its handle; None: nothing.
+    """What an earlier try or life of the agent launched without noting its handle; None: nothing.
 
-    Asked before anything is prepared again: a run that is alive works in what was prepared.
-
-    Raises:
-        Unavailable: the backend did not answer.
+    Asked before anything is prepared again: a run that is alive works in what was prepared. A
+    backend that does not answer is waited for: unknown is not failed.
     """
     if tracked.entry.phase is not Phase.LAUNCHING:
         return None
-    found = await target_of(tracked.item, tools).runner.find(tools.identity)
+    runner = target_of(tracked.item, tools).runner
+    found = await insist(
+        lambda: runner.find(tools.identity),
+        doing="looking for the run",
+        tracked=tracked,
+        tools=tools,
+    )
     handle = next((handle for handle in found if handle.item_id == tracked.item.id), None)
     if handle is not None:
         await tools.table.move(tracked, Phase.RUNNING, handle=handle)
@@ -31,11 +41,40 @@ async def launch(tracked: Tracked, order: LaunchOrder, tools: Tools) -> RunHandl
 
     Raises:
         ItemError: the backend refused it, or its user asked for a stop meanwhile.
-        Unavailable: the backend did not answer.
+        Unavailable: the backend does not start it, and certainly nothing runs.
     """
     if tracked.stop.is_set():
-        raise ItemError("stopped before it was launched", reason=Reason.STOPPED, stage=Stage.RUN)
-    await tools.table.move(tracked, Phase.LAUNCHING)
-    handle = await target_of(tracked.item, tools).runner.launch(order)
-    await tools.table.move(tracked, Phase.RUNNING, handle=handle)
-    return handle
+        raise stopped_early()
+    runner = target_of(tracked.item, tools).runner
+    if tracked.entry.phase is Phase.PREPARING:  # before the intent: what is absent starts nothing
+        await insist(
+            runner.check,
+            doing=f"waiting for {runner.name}",
+            tracked=tracked,
+            tools=tools,
+            within_seconds=tools.patience_seconds,
+        )
+        await tools.table.move(tracked, Phase.LAUNCHING)
+    return await _launch(tracked, order, runner, tools)
+
+
+async def _launch(tracked: Tracked, order: LaunchOrder, runner: Runner, tools: Tools) -> RunHandle:
+    deadline = anyio.current_time() + tools.patience_seconds
+    while True:
+        try:
+            handle = await runner.launch(order)
+        except Unavailable as error:
+            # The run may have begun all the same: only a look can tell.
+            log.warning("launch not answered, looking", reason=str(error))
+            tracked.detail = f"launching: {error}"
+            await pause_after(error, tools)
+            found = await launched_before(tracked, tools)
+            if found is not None:
+                return found
+            if tracked.stop.is_set():
+                raise stopped_early() from error
+            if anyio.current_time() >= deadline:
+                raise
+        else:
+            await tools.table.move(tracked, Phase.RUNNING, handle=handle)
+            return handle

@@ -9,7 +9,7 @@ import structlog
 
 from launch_async.agent.admission import Admission, QueueLimit
 from launch_async.agent.table import Table, Tracked
-from launch_async.domain.errors import Reason, Stage, Unavailable
+from launch_async.domain.errors import AgentUnfit, LaunchError, Reason, Stage, Unavailable
 from launch_async.domain.item import Item
 from launch_async.domain.outcome import Outcome
 from launch_async.ports.queue import ItemQueue, RejectedItem
@@ -43,7 +43,11 @@ class Poller:
         self._idle_seconds = idle_seconds
 
     async def run(self) -> None:
-        """Until cancelled. Errors of the service are logged once per change and waited out."""
+        """Until cancelled. Errors are logged once per change and waited out.
+
+        Raises:
+            AgentUnfit: the key was refused.
+        """
         structlog.contextvars.bind_contextvars(queue=self.queue.ref.name)
         sick = False
         while True:
@@ -51,12 +55,19 @@ class Poller:
             try:
                 async with self._admission.look(self.queue):
                     found = await self._look()
-            except Unavailable as error:
+            except AgentUnfit:
+                raise
+            except Exception as error:
                 if not sick:
-                    log.warning("queue cannot be polled", reason=str(error))
+                    log.warning(
+                        "queue cannot be polled",
+                        reason=str(error) or type(error).__name__,
+                        exc_info=not isinstance(error, LaunchError),
+                    )
                 sick = True
                 self.polls["error"] += 1
-                pause = min(error.retry_after_seconds or self._idle_seconds, MAX_PAUSE_SECONDS)
+                asked = error.retry_after_seconds if isinstance(error, Unavailable) else None
+                pause = min(asked or self._idle_seconds, MAX_PAUSE_SECONDS)
             else:
                 if sick:
                     log.info("queue can be polled again")

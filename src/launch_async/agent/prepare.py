@@ -1,12 +1,14 @@
 """Prepare: from a claimed item to a complete launch order; finds or makes what can be started."""
 
+from launch_async.agent.insist import insist
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Target, Tools
 from launch_async.domain.environment import macro_table, run_environment, run_secrets
-from launch_async.domain.errors import ItemError, Reason
+from launch_async.domain.errors import ItemError, Reason, Stage
 from launch_async.domain.item import Item
 from launch_async.domain.job import ImageSource, Job
 from launch_async.domain.macros import fill_macros
+from launch_async.kit.tasks import unless_set
 from launch_async.ports.build import BuildOrder
 from launch_async.ports.runner import ImageWork, LaunchOrder
 
@@ -15,9 +17,27 @@ async def prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
     """Resolve the job, build what it needs (bounded over all items), and put the order together.
 
     Raises:
-        ItemError: the job is missing or broken, cannot be built, or its target is not served here.
-        Unavailable: a service that it needs did not answer.
+        ItemError: the job is missing or broken, cannot be built, its target is not served here, or
+            its user asked for a stop meanwhile.
+        Unavailable: a service that it needs did not answer for long.
     """
+
+    async def patiently() -> LaunchOrder:
+        return await insist(
+            lambda: _prepare(tracked, tools),
+            doing="preparing",
+            tracked=tracked,
+            tools=tools,
+            within_seconds=tools.patience_seconds,
+        )
+
+    order = await unless_set(tracked.stop, patiently)
+    if order is None:
+        raise stopped_early()
+    return order
+
+
+async def _prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
     item = tracked.item
     target = target_of(item, tools)
     tracked.detail = "resolving the job"
@@ -39,6 +59,11 @@ async def prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
         secrets=run_secrets(item, agent_key=tools.api_key),
         resource_args=fill_macros(item.spec.resource_args, macro_table(item, image=image)),
     )
+
+
+def stopped_early() -> ItemError:
+    """The end of an item whose user stopped it before anything ran."""
+    return ItemError("stopped before it was launched", reason=Reason.STOPPED, stage=Stage.RUN)
 
 
 def target_of(item: Item, tools: Tools) -> Target:

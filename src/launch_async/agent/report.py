@@ -1,15 +1,16 @@
 """Report: tell the queue how the item ended, then clean up. Repeated until it has been told."""
 
-import anyio
 import structlog
 
+from launch_async.agent.insist import insist, pause_after
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Tools
-from launch_async.domain.errors import Unavailable
+from launch_async.domain.errors import ItemError, Unavailable
 from launch_async.domain.outcome import Outcome
 from launch_async.domain.phase import Phase
 
 UPLOAD_TRIES = 3
+CLEAN_UP_TRIES = 5
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -25,15 +26,12 @@ async def report(tracked: Tracked, outcome: Outcome, tools: Tools) -> None:
 
 async def _tell(tracked: Tracked, outcome: Outcome, tools: Tools) -> None:
     files = await _upload(tracked, outcome, tools)
-    while True:
-        try:
-            await tools.queue.fail(tracked.item.id, outcome, files=files)
-        except Unavailable as error:
-            tracked.detail = "waiting to report"
-            log.warning("failure not yet reported", reason=str(error))
-            await anyio.sleep(error.retry_after_seconds or tools.retry_seconds)
-        else:
-            return
+    await insist(
+        lambda: tools.queue.fail(tracked.item.id, outcome, files=files),
+        doing="waiting to report",
+        tracked=tracked,
+        tools=tools,
+    )
 
 
 async def _clean_up(tracked: Tracked, tools: Tools) -> None:
@@ -41,13 +39,20 @@ async def _clean_up(tracked: Tracked, tools: Tools) -> None:
     if target is None:
         return
     handle = tracked.entry.handle
-    try:
-        if handle is None:
-            await target.builder.discard(tracked.item)
+    for _ in range(CLEAN_UP_TRIES):
+        try:
+            if handle is None:
+                await target.builder.discard(tracked.item)
+            else:
+                await target.runner.remove(handle)
+        except (ItemError, Unavailable, OSError) as error:
+            log.warning("leftovers stay", reason=str(error))
+            if not isinstance(error, Unavailable):
+                return
+            tracked.detail = f"cleaning up: {error}"
+            await pause_after(error, tools)
         else:
-            await target.runner.remove(handle)
-    except (Unavailable, OSError) as error:
-        log.warning("leftovers stay", reason=str(error))
+            return
 
 
 async def _upload(tracked: Tracked, outcome: Outcome, tools: Tools) -> list[str]:
@@ -58,7 +63,7 @@ async def _upload(tracked: Tracked, outcome: Outcome, tools: Tools) -> list[str]
             await tools.presence.upload(path, error_file(tracked, outcome).encode())
         except Unavailable as error:
             log.warning("error file not uploaded", reason=str(error))
-            await anyio.sleep(tools.retry_seconds)
+            await pause_after(error, tools)
         else:
             return [path]
     return []

@@ -64,9 +64,12 @@ class Table:
         return sum(1 for tracked in self._items.values() if tracked.item.queue == queue)
 
     def busy(self, tracked: Tracked) -> bool:
-        """Whether another open item has this one's run id; two runs cannot be one."""
-        run = tracked.item.run
-        return any(one.item.run == run for one in self._items.values() if one is not tracked)
+        """Whether another open item has this one's run id; two runs cannot be one.
+
+        In another project too: backends name what they run after the run id alone.
+        """
+        run_id = tracked.item.run_id
+        return any(one.item.run_id == run_id for one in self._items.values() if one is not tracked)
 
     def admit(self, item: Item) -> Tracked | None:
         """Track a popped item; None when it is open already (its lease lapsed, it came again)."""
@@ -106,7 +109,12 @@ class Table:
         log.info("item moved", phase=to.value)
 
     async def request_stop(self, tracked: Tracked) -> None:
-        """The run's user wants it to stop; remembered across lives."""
+        """The run's user wants it to stop; remembered across lives.
+
+        Too late once the outcome is known: the item may be forgotten by now, and must stay so.
+        """
+        if tracked.entry.phase in (Phase.REPORTING, Phase.DONE):
+            return
         tracked.stop.set()
         tracked.entry = msgspec.structs.replace(tracked.entry, stop_requested=True)
         await self._journal.write(tracked.entry)

@@ -38,6 +38,8 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     api_key: Secret[str]
     retry_seconds: float
     """Pause between two tries of something that must be told in the end."""
+    patience_seconds: float = 300.0
+    """How long an outage may keep an item from its launch before the item fails."""
     stop_grace_seconds: float
     """From a stop request to the forced end."""
     start_timeout_seconds: float

@@ -3,18 +3,24 @@
 from collections.abc import Mapping
 
 import anyio
+import structlog
 
+from launch_async.agent.insist import insist
 from launch_async.agent.prepare import target_of
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Tools
+from launch_async.domain.environment import run_secrets
 from launch_async.domain.errors import ItemError, Reason, Stage, Unavailable
 from launch_async.domain.ids import RunRef
 from launch_async.domain.outcome import SUCCEEDED, Outcome
 from launch_async.domain.run import RunEnd, RunHandle
+from launch_async.ports.runner import Runner
 from launch_async.ports.runs import RunView
 
 LOG_TAIL_LINES = 500
 MESSAGE_TAIL_LINES = 20
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 async def judge(tracked: Tracked, handle: RunHandle, end: RunEnd, tools: Tools) -> Outcome:
@@ -23,7 +29,7 @@ async def judge(tracked: Tracked, handle: RunHandle, end: RunEnd, tools: Tools) 
     view = await _run_view(tracked, tools, patient=end.clean)
     if end.clean and view is not None:
         return SUCCEEDED
-    tail = await runner.log_tail(handle, lines=LOG_TAIL_LINES)
+    tail = await _log_tail(tracked, runner, handle, tools)
     if tracked.stop.is_set() and end.reason is not Reason.START_TIMEOUT:
         if view is not None:
             return Outcome(failed=False, message="stopped on request", reason=Reason.STOPPED)
@@ -37,7 +43,7 @@ async def judge(tracked: Tracked, handle: RunHandle, end: RunEnd, tools: Tools) 
     return _failed(_how(end), end.reason or Reason.EXIT_CODE, end, tail)
 
 
-def verdict_on(error: ItemError | Unavailable) -> Outcome:
+def verdict_on(error: Exception) -> Outcome:
     """The outcome of an item that could not be launched."""
     match error:
         case ItemError():
@@ -49,6 +55,10 @@ def verdict_on(error: ItemError | Unavailable) -> Outcome:
                 stage=Stage.AGENT,
                 reason=Reason.BACKEND_UNAVAILABLE,
             )
+        case _:
+            name = type(error).__name__
+            message = f"a fault in launch-async ended this item: {name}; see its log"
+            return Outcome(failed=True, message=message, stage=Stage.AGENT, reason=Reason.INTERNAL)
 
 
 def _failed(message: str, reason: Reason, end: RunEnd, tail: tuple[str, ...]) -> Outcome:
@@ -84,9 +94,24 @@ async def _run_view(tracked: Tracked, tools: Tools, *, patient: bool) -> RunView
 
 
 async def _look_up(tracked: Tracked, tools: Tools) -> Mapping[RunRef, RunView]:
-    while True:
-        try:
-            return await tools.runs.look_up([tracked.item.run])
-        except Unavailable:
-            tracked.detail = "waiting for the run service"
-            await anyio.sleep(tools.retry_seconds)
+    run = tracked.item.run
+    return await insist(
+        lambda: tools.runs.look_up([run]),
+        doing="waiting for the run service",
+        tracked=tracked,
+        tools=tools,
+    )
+
+
+async def _log_tail(
+    tracked: Tracked, runner: Runner, handle: RunHandle, tools: Tools
+) -> tuple[str, ...]:
+    """What the run printed last, its keys masked; a verdict does not wait for it."""
+    try:
+        tail = await runner.log_tail(handle, lines=LOG_TAIL_LINES)
+    except (ItemError, Unavailable, OSError) as error:
+        log.warning("log cannot be read", reason=str(error))
+        return ()
+    for secret in run_secrets(tracked.item, agent_key=tools.api_key).values():
+        tail = tuple(line.replace(secret.reveal(), "***") for line in tail)
+    return tail

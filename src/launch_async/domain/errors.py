@@ -71,6 +71,29 @@ class ConfigError(LaunchError):
     """A setting is wrong: the text names the file, the line and the remedy. Exit code 2."""
 
 
+def gravest(error: Exception) -> Exception:
+    """The one error that decides when a task group brings several; any other error is itself.
+
+    AgentUnfit concerns most; a fault that nobody foresaw must not hide behind one that we did.
+    """
+    if not isinstance(error, ExceptionGroup):
+        return error
+    found = [gravest(part) for part in error.exceptions]
+    return min(found, key=_rank)
+
+
+def _rank(error: Exception) -> int:
+    match error:
+        case AgentUnfit():
+            return 0
+        case ItemError():
+            return 2
+        case Unavailable():
+            return 3
+        case _:
+            return 1
+
+
 def cannot_listen(address: str, error: OSError, setting: str) -> ConfigError:
     """The error for an address that cannot be listened on, naming the setting to change."""
     return ConfigError(

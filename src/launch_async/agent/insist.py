@@ -1,0 +1,62 @@
+"""Insist: what must be known or told in the end is asked again until there is an answer."""
+
+import math
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+import structlog
+
+from launch_async.agent.table import Tracked
+from launch_async.agent.tools import Tools
+from launch_async.domain.errors import Unavailable
+
+MAX_PAUSE_SECONDS = 60.0
+"""However long a service asks us to wait: a wrong Retry-After must not stop an item for a day."""
+
+T = TypeVar("T")
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+async def insist(
+    attempt: Callable[[], Awaitable[T]],
+    *,
+    doing: str,
+    tracked: Tracked,
+    tools: Tools,
+    within_seconds: float = math.inf,
+) -> T:
+    """What `attempt` gives; an outage is waited out and logged once.
+
+    Raises:
+        Unavailable: still no answer after `within_seconds`.
+    """
+    deadline = anyio.current_time() + within_seconds
+    sick = False
+    while True:
+        try:
+            answer = await attempt()
+        except Unavailable as error:
+            if anyio.current_time() >= deadline:
+                raise
+            if not sick:
+                log.warning("no answer, trying again", doing=doing, reason=str(error))
+            sick = True
+            tracked.detail = f"{doing}: {error}"
+            await pause_after(error, tools)
+        else:
+            if sick:
+                log.info("answered again", doing=doing)
+            return answer
+
+
+async def pause_after(error: Unavailable, tools: Tools) -> None:
+    """Sleep for as long as the service asked, within reason, else for the usual pause."""
+    await anyio.sleep(pause_seconds(error, tools) * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+
+
+def pause_seconds(error: Unavailable, tools: Tools) -> float:
+    """How long to wait after this error, before jitter."""
+    return min(error.retry_after_seconds or tools.retry_seconds, MAX_PAUSE_SECONDS)
