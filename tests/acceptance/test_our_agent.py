@@ -194,3 +194,31 @@ def test_no_key_reaches_the_log(fleet: Fleet, agent: RunningAgent):
     assert "item moved" in agent.program.output
     assert fleet.control_plane.key not in agent.program.output
     assert fleet.control_plane.key not in Path(fleet.shell.folder, "launch-config.yaml").read_text()
+
+
+def test_the_service_stops_an_agent_and_a_second_one_cannot_have_its_folder(
+    fleet: Fleet, tmp_path: Path
+):
+    config = CONFIG.format(state_dir=tmp_path / "state")
+    with fleet.agent(config) as other:
+        words = ["launch-async", "agent", "-c", "launch-config.yaml"]
+        said = fleet.shell.run(*words, code=3, within_seconds=30)
+        assert "another agent uses the state folder" in said
+        name = other.status()["name"]
+        agents = fleet.control_plane.ask(AGENTS, entity=fleet.entity)["project"]["launchAgents"]
+        [agent_id] = [agent["id"] for agent in agents if agent["name"] == name]
+        fleet.control_plane.ask(STOP_AGENT, agent=agent_id)
+        assert other.program.wait(within_seconds=20) == 0
+        agents = fleet.control_plane.ask(AGENTS, entity=fleet.entity)["project"]["launchAgents"]
+        [status] = [agent["agentStatus"] for agent in agents if agent["id"] == agent_id]
+        assert status == "KILLED"
+
+
+AGENTS = """query Agents($entity: String!) {
+  project(name: "model-registry", entityName: $entity) {
+    launchAgents { id name agentStatus }
+  }
+}"""
+STOP_AGENT = """mutation Stop($agent: ID!) {
+  stopLaunchAgent(input: { launchAgentId: $agent }) { success }
+}"""

@@ -102,3 +102,10 @@ def test_a_missing_file_is_one_line(tmp_path: Path):
 def test_bytes_that_are_no_text_are_one_line():
     with pytest.raises(ConfigError, match=r"c\.yaml"):
         parse_config(b"\xff\xfe\x00a: \x80", name="c.yaml")
+
+
+def test_the_example_is_a_valid_file():
+    example = Path(__file__).parents[2] / "configs" / "launch-config.yaml"
+    loaded = load_config(example)
+    assert loaded.warnings == ()
+    assert [queue.max_jobs for queue in loaded.config.queue_configs()] == [1, 2]
