@@ -5,7 +5,7 @@ import hashlib
 import json
 from typing import Any
 
-from launch_harness import launch_document
+from client_documents import client_document
 from server_harness import Http
 
 PROJECT = {"entity": "tester", "project": "art"}
@@ -37,7 +37,7 @@ class ArtifactClient:
             "enableDigestDeduplication": True,
             "clientID": None,
         } | changes
-        data = await self.http.data(launch_document("CreateArtifact.core"), input=given)
+        data = await self.http.data(client_document("CreateArtifact.core"), input=given)
         return data["createArtifact"]["artifact"]
 
     async def place(self, artifact: str, *bodies: bytes) -> list[dict[str, Any]]:
@@ -46,7 +46,7 @@ class ArtifactClient:
             for n, body in enumerate(bodies)
         ]
         data = await self.http.data(
-            launch_document("CreateArtifactFiles.core"),
+            client_document("CreateArtifactFiles.core"),
             input={"artifactFiles": files, "storageLayout": "V2"},
         )
         return [edge["node"] for edge in data["createArtifactFiles"]["files"]["edges"]]
@@ -59,13 +59,13 @@ class ArtifactClient:
         body = json.dumps({"version": 1, "contents": contents}).encode()
         given = {"entityName": "tester", "projectName": "art", "artifactID": artifact}
         given |= {"name": "wandb_manifest.json", "runName": "r1", "manifestType": "FULL"}
-        ask = launch_document("CreateArtifactManifest.core")
+        ask = client_document("CreateArtifactManifest.core")
         await self.http.data(ask, **given, digest="", includeUpload=False)
         data = await self.http.data(ask, **given, digest=b64(body), includeUpload=True)
         return data["createArtifactManifest"]["artifactManifest"]["file"]["uploadUrl"], body
 
     async def commit(self, artifact: str) -> tuple[int, Any]:
-        reply = await self.http.ask(launch_document("CommitArtifact.core"), artifactID=artifact)
+        reply = await self.http.ask(client_document("CommitArtifact.core"), artifactID=artifact)
         return reply.status, reply.json()
 
     async def log(self, files: dict[str, bytes], name: str = "data", **changes: Any) -> str:
@@ -88,7 +88,7 @@ class ArtifactClient:
 
     async def named(self, name: str) -> Any:
         data = await self.http.data(
-            launch_document("ArtifactMembershipByName.python"), **PROJECT, name=name
+            client_document("ArtifactMembershipByName.python"), **PROJECT, name=name
         )
         found = data["project"]["artifactCollectionMembership"]
         return None if found is None else found["artifact"]

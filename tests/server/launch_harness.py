@@ -2,10 +2,10 @@
 
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
+from client_documents import client_document
 from server_harness import USERNAME, Http
 from sqlalchemy import update
 
@@ -41,11 +41,6 @@ mutation Fail($item: ID!, $message: String!, $agent: ID) {
 """
 
 
-def launch_document(name: str) -> str:
-    """Return the text of a document of the launch side."""
-    return (Path(__file__).parent / "documents_launch" / f"{name}.graphql").read_text()
-
-
 def spec(**changes: Any) -> dict[str, Any]:
     """Return a run spec as the client pushes it."""
     return {
@@ -74,7 +69,7 @@ class Launch(msgspec.Struct, frozen=True):
     ) -> None:
         """Make or change a queue."""
         await self.http.data(
-            launch_document("UpsertRunQueue.core"),
+            client_document("UpsertRunQueue.core"),
             **WHERE,
             queueName=name,
             resourceType=kind,
@@ -87,7 +82,7 @@ class Launch(msgspec.Struct, frozen=True):
     async def queue_id(self, name: str = "q") -> str:
         """Return a queue's opaque id."""
         data = await self.http.data(
-            launch_document("GetRunQueueMetadata.jobs"), **WHERE, runQueue=name
+            client_document("GetRunQueueMetadata.jobs"), **WHERE, runQueue=name
         )
         return data["project"]["runQueue"]["id"]
 
@@ -95,7 +90,7 @@ class Launch(msgspec.Struct, frozen=True):
         """Push; return the status and the data or the message."""
         variables = {"runSpec": json.dumps(more.pop("spec", spec())), **more}
         reply = await self.http.ask(
-            launch_document("pushToRunQueueByName.full"), **WHERE, queueName=queue, **variables
+            client_document("pushToRunQueueByName.full"), **WHERE, queueName=queue, **variables
         )
         body = reply.json()
         if "errors" in body:
@@ -111,7 +106,7 @@ class Launch(msgspec.Struct, frozen=True):
     async def pop(self, queue: str = "q", agent: str | None = None) -> dict[str, Any] | None:
         """Pop, as the agent does."""
         data = await self.http.data(
-            launch_document("popFromRunQueue.api"),
+            client_document("popFromRunQueue.api"),
             entity=USERNAME,
             project="model-registry",
             queueName=queue,
@@ -132,7 +127,7 @@ class Launch(msgspec.Struct, frozen=True):
     async def fail(self, item: str, message: str = "it broke", stage: str = "run") -> bool:
         """Fail, as W&B's agent does."""
         data = await self.http.data(
-            launch_document("failRunQueueItem.api"),
+            client_document("failRunQueueItem.api"),
             runQueueItemId=item,
             message=message,
             stage=stage,
@@ -170,7 +165,7 @@ class Launch(msgspec.Struct, frozen=True):
     async def agent(self, *queues: str) -> str:
         """Register an agent on queues and return its id."""
         data = await self.http.data(
-            launch_document("createLaunchAgent.api"),
+            client_document("createLaunchAgent.api"),
             entity=USERNAME,
             project="model-registry",
             queues=[await self.queue_id(name) for name in queues or ("q",)],

@@ -29,11 +29,6 @@ USERNAME = "tester"
 CLIENT_SECONDS = 60
 
 
-def document(name: str) -> str:
-    """Return the text of a document that the client sends, captured from wandb 0.31.0."""
-    return (Path(__file__).parent / "documents" / f"{name}.graphql").read_text()
-
-
 class Server(msgspec.Struct, frozen=True, kw_only=True):
     """A server that listens, and the key of its one user."""
 

@@ -1,7 +1,8 @@
 """What belongs to an entity is reached by its members only, by whatever way it is asked for."""
 
 import pytest
-from server_harness import Http, Server, document
+from client_documents import client_document
+from server_harness import Http, Server
 
 from launch_async.server.ids import encode_run_id
 from launch_async.server.users import create_api_key, create_user
@@ -37,8 +38,8 @@ async def stranger(http: Http, server: Server) -> str:
 async def test_a_strangers_query_finds_nothing(
     http: Http, stranger: str, name: str, variables: dict[str, str], root: str
 ) -> None:
-    assert (await http.data(document(name), **variables))[root] is not None
-    reply = await http.ask(document(name), stranger, **variables)
+    assert (await http.data(client_document(name), **variables))[root] is not None
+    reply = await http.ask(client_document(name), stranger, **variables)
     assert (reply.status, reply.json()) == (200, {"data": {root: None}})
 
 
@@ -72,7 +73,7 @@ async def test_a_strangers_change_is_a_404(
     http: Http, server: Server, stranger: str, name: str, variables: dict[str, object]
 ) -> None:
     before = await server.rows("select * from runs")
-    reply = await http.ask(document(name), stranger, **variables)
+    reply = await http.ask(client_document(name), stranger, **variables)
     assert reply.status == 404
     assert "not found" in reply.json()["errors"][0]["message"]
     assert await server.rows("select * from runs") == before
@@ -89,17 +90,17 @@ async def test_a_strangers_stream_is_a_404(http: Http, stranger: str) -> None:
 
 
 async def test_a_strangers_deletion_of_files_is_a_404(http: Http, stranger: str) -> None:
-    files = document("CreateRunFiles.core")
+    files = client_document("CreateRunFiles.core")
     where = {"entity": "tester", "project": "proj", "run": "secret"}
     await http.data(files, **where, files=["kept.txt"])
     listed = await http.data(
-        document("RunFiles.files"),
+        client_document("RunFiles.files"),
         entity="tester",
         project="proj",
         name="secret",
         fileNames=["kept.txt"],
     )
     file_id = listed["project"]["run"]["files"]["edges"][0]["node"]["id"]
-    reply = await http.ask(document("deleteFiles.files"), stranger, files=[file_id])
+    reply = await http.ask(client_document("deleteFiles.files"), stranger, files=[file_id])
     assert reply.status == 404
     assert await http.server.rows("select name from run_files") == [("kept.txt",)]

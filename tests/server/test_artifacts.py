@@ -2,8 +2,8 @@
 
 import pytest
 from artifact_harness import PROJECT, ArtifactClient, b64, md5
-from launch_harness import launch_document
-from server_harness import Http, Server, document
+from client_documents import client_document
+from server_harness import Http, Server
 
 from launch_async.server.users import create_api_key, create_user
 
@@ -98,7 +98,7 @@ async def test_a_name_keeps_its_type(client: ArtifactClient, http: Http) -> None
     await client.create()
     given = {"entityName": "tester", "projectName": "art", "artifactTypeName": "model"}
     given |= {"artifactCollectionName": "data", "digest": "x"}
-    reply = await http.ask(launch_document("CreateArtifact.core"), input=given)
+    reply = await http.ask(client_document("CreateArtifact.core"), input=given)
     assert reply.status == 400
     assert "of type 'dataset' already" in reply.json()["errors"][0]["message"]
 
@@ -106,10 +106,10 @@ async def test_a_name_keeps_its_type(client: ArtifactClient, http: Http) -> None
 async def test_latest_goes_to_the_newest_that_is_left(client: ArtifactClient, http: Http) -> None:
     first = await client.log({"a": b"1"})
     second = await client.log({"a": b"2"})
-    delete = launch_document("DeleteArtifact.python")
+    delete = client_document("DeleteArtifact.python")
     await http.data(delete, input={"artifactID": second})
     assert (await client.named("data:latest"))["id"] == first
-    gone = await http.data(launch_document("ArtifactByID.python"), id=second)
+    gone = await http.data(client_document("ArtifactByID.python"), id=second)
     assert gone["artifact"]["state"] == "DELETED"
     third = await client.log({"a": b"3"})
     assert (await client.named("data:v2"))["id"] == third, "a number is never given twice"
@@ -120,7 +120,7 @@ async def test_a_named_version_is_deleted_on_request_only(
 ) -> None:
     best = [{"artifactCollectionName": "data", "alias": "best"}]
     made = await client.log({"a": b"1"}, aliases=best)
-    delete = launch_document("DeleteArtifact.python")
+    delete = client_document("DeleteArtifact.python")
     assert (await http.ask(delete, input={"artifactID": made})).status == 400
     await http.data(delete, input={"artifactID": made, "deleteAliases": True})
     assert await client.named("data:best") is None
@@ -157,16 +157,16 @@ async def test_a_run_has_inputs_and_outputs_and_artifacts_outlive_it(
     made = await client.log({"a": b"1"}, runName="maker")
     use = {"artifactID": made, "entityName": "tester", "projectName": "art", "runName": "user"}
     for _ in range(2):
-        await http.data(launch_document("UseArtifact.python"), **use)
-    used_by = await http.data(launch_document("ArtifactUsedBy.python"), id=made)
+        await http.data(client_document("UseArtifact.python"), **use)
+    used_by = await http.data(client_document("ArtifactUsedBy.python"), id=made)
     assert [e["node"]["name"] for e in used_by["artifact"]["usedBy"]["edges"]] == ["user"]
-    created = await http.data(launch_document("ArtifactCreatedBy.python"), id=made)
+    created = await http.data(client_document("ArtifactCreatedBy.python"), id=made)
     maker = created["artifact"]["createdBy"]
     assert (maker["__typename"], maker["name"]) == ("Run", "maker")
     for name, run in (("RunOutputArtifacts", "maker"), ("RunInputArtifacts", "user")):
-        data = await http.data(launch_document(f"{name}.python"), **PROJECT, run=run)
+        data = await http.data(client_document(f"{name}.python"), **PROJECT, run=run)
         assert [e["node"]["id"] for e in data["project"]["run"]["artifacts"]["edges"]] == [made]
-    await http.data(document("DeleteRun.plain"), id=maker["id"])
+    await http.data(client_document("DeleteRun.plain"), id=maker["id"])
     assert (await client.named("data:latest"))["id"] == made
 
 
@@ -176,31 +176,31 @@ async def test_a_stranger_reaches_no_artifact(
     made = await client.log({"a": b"1"}, clientID="c1")
     async with server.services.store.write() as connection:
         key = await create_api_key(connection, await create_user(connection, "stranger"))
-    by_id = await http.ask(launch_document("ArtifactByID.python"), key, id=made)
+    by_id = await http.ask(client_document("ArtifactByID.python"), key, id=made)
     assert by_id.json() == {"data": {"artifact": None}}
-    mapped = await http.ask(launch_document("ClientIDMapping.core"), key, clientID="c1")
+    mapped = await http.ask(client_document("ClientIDMapping.core"), key, clientID="c1")
     assert mapped.json() == {"data": {"clientIDMapping": None}}
     for name, given in (
         ("DeleteArtifact.python", {"input": {"artifactID": made}}),
         ("UpdateArtifact.core", {"artifactID": made, "metadata": "{}"}),
         ("CommitArtifact.core", {"artifactID": made}),
     ):
-        assert (await http.ask(launch_document(name), key, **given)).status == 404
+        assert (await http.ask(client_document(name), key, **given)).status == 404
 
 
 async def test_aliases_and_tags_change(client: ArtifactClient, http: Http) -> None:
     made = await client.log({"a": b"1"})
     place = {"entityName": "tester", "projectName": "art", "artifactCollectionName": "data"}
     gold = {"input": {"artifactID": made, "aliases": [{**place, "alias": "gold"}]}}
-    await http.data(launch_document("AddAliases.python"), **gold)
+    await http.data(client_document("AddAliases.python"), **gold)
     assert (await client.named("data:gold"))["id"] == made
-    await http.data(launch_document("DeleteAliases.python"), **gold)
+    await http.data(client_document("DeleteAliases.python"), **gold)
     assert await client.named("data:gold") is None
     change = {"artifactID": made, "tagsToAdd": [{"tagName": "t1"}, {"tagName": "t2"}]}
     change |= {"description": "new", "metadata": '{"k":2}'}
-    await http.data(launch_document("UpdateArtifact.python"), input=change)
+    await http.data(client_document("UpdateArtifact.python"), input=change)
     less = {"artifactID": made, "tagsToDelete": [{"tagName": "t1"}]}
-    await http.data(launch_document("UpdateArtifact.python"), input=less)
+    await http.data(client_document("UpdateArtifact.python"), input=less)
     now = await client.named("data")
     assert [tag["name"] for tag in now["tags"]] == ["t2"]
     assert (now["description"], now["metadata"]) == ("new", '{"k":2}')

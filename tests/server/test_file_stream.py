@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from server_harness import Http, Server, document
+from client_documents import client_document
+from server_harness import Http, Server
 
 from launch_async.server.ids import encode_run_id
 
@@ -25,7 +26,7 @@ def console(first: int, *lines: str) -> dict[str, Any]:
 
 
 async def run_of(http: Http) -> dict[str, Any]:
-    return (await http.data(document("Run.full"), **RUN))["project"]["run"]
+    return (await http.data(client_document("Run.full"), **RUN))["project"]["run"]
 
 
 async def test_a_heartbeat_to_an_unknown_run_makes_it(http: Http) -> None:
@@ -108,10 +109,12 @@ async def test_preempting_is_a_state(http: Http) -> None:
 
 async def test_a_stop_is_told_until_the_run_ends(http: Http) -> None:
     await http.stream("r1", {})
-    stop = await http.data(document("StopRun.core"), id=encode_run_id("r1", "proj", "tester"))
+    stop = await http.data(
+        client_document("StopRun.core"), id=encode_run_id("r1", "proj", "tester")
+    )
     assert stop["stopRun"]["success"] is True
     where = {"projectName": "proj", "entityName": "tester", "runId": "r1"}
-    asked = await http.data(document("RunStoppedStatus.api"), **where)
+    asked = await http.data(client_document("RunStoppedStatus.api"), **where)
     assert asked["project"]["run"]["stopped"] is True
     assert (await http.stream("r1", {})).json()["stopped"] is True
     await http.stream("r1", {"complete": True, "exitcode": 255})

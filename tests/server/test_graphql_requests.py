@@ -1,7 +1,8 @@
 """What POST /graphql answers, good and bad."""
 
 import pytest
-from server_harness import Http, Server, Template, document
+from client_documents import client_document
+from server_harness import Http, Server, Template
 
 from launch_async.server.graphql import Question
 
@@ -9,7 +10,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_undeclared_variables_are_ignored(http: Http) -> None:
-    data = await http.data(document("Viewer.core"), usedAs=None, deleteArtifacts=False)
+    data = await http.data(client_document("Viewer.core"), usedAs=None, deleteArtifacts=False)
     assert data["viewer"]["username"] == "tester"
 
 
@@ -40,13 +41,13 @@ async def test_a_document_that_cannot_be_executed_is_a_400(
 
 
 async def test_a_variable_of_the_wrong_type_is_a_400(http: Http) -> None:
-    reply = await http.ask(document("StopRun.core"), id=None)
+    reply = await http.ask(client_document("StopRun.core"), id=None)
     assert reply.status == 400
     assert "$id" in reply.json()["errors"][0]["message"]
 
 
 async def test_a_string_that_holds_no_json_is_a_400(http: Http) -> None:
-    reply = await http.ask(document("UpsertBucket.core"), name="r", config="{not json")
+    reply = await http.ask(client_document("UpsertBucket.core"), name="r", config="{not json")
     assert reply.status == 400
     assert "does not hold JSON" in reply.json()["errors"][0]["message"]
 
@@ -56,12 +57,12 @@ async def test_nesting_without_end_is_a_400(http: Http, server: Server) -> None:
     headers = {"Authorization": f"Bearer {server.key}"}
     for path in ("/graphql", "/files/tester/proj/r/file_stream"):
         assert (await http.send("POST", path, data=deep, headers=headers)).status == 400
-    for query in ("{a" * 5000 + "}" * 5000, document("UpsertBucket.core")):
+    for query in ("{a" * 5000 + "}" * 5000, client_document("UpsertBucket.core")):
         assert (await http.ask(query, name="r", config=deep)).status == 400
 
 
 async def test_a_refusal_has_its_status_and_path(http: Http) -> None:
-    reply = await http.ask(document("UpsertBucket.core"), name="r", entity="strangers")
+    reply = await http.ask(client_document("UpsertBucket.core"), name="r", entity="strangers")
     assert reply.status == 404
     assert reply.json()["errors"] == [
         {"message": "entity strangers not found", "path": ["upsertBucket"]}

@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
-from launch_harness import WHERE, Launch, launch_document, spec
-from server_harness import Http, document
+from client_documents import client_document
+from launch_harness import WHERE, Launch, spec
+from server_harness import Http
 
 from launch_async.server.ids import encode_run_id
 
@@ -23,11 +24,13 @@ async def stream(http: Http, run: str = "r1", **body: Any) -> None:
 
 
 async def stop(http: Http, run: str = "r1") -> None:
-    await http.data(document("StopRun.core"), id=encode_run_id(run, "target", "tester"))
+    await http.data(client_document("StopRun.core"), id=encode_run_id(run, "target", "tester"))
 
 
 async def run_state(http: Http, run: str = "r1") -> str:
-    data = await http.data(document("RunState.api"), entity="tester", project="target", name=run)
+    data = await http.data(
+        client_document("RunState.api"), entity="tester", project="target", name=run
+    )
     return data["project"]["run"]["state"]
 
 
@@ -142,7 +145,7 @@ async def test_failing_is_never_an_error(launch: Launch) -> None:
 
 async def test_warnings_are_kept_once(launch: Launch, http: Http) -> None:
     item = await launch.claimed()
-    warn = launch_document("updateRunQueueItemWarning.api")
+    warn = client_document("updateRunQueueItemWarning.api")
     for message in ("no room", "no room", "still no room"):
         await http.data(
             warn, runQueueItemId=item, message=message, stage="Kubernetes", filePaths=None
@@ -157,9 +160,9 @@ async def test_a_deleted_item_is_not_acked(launch: Launch, http: Http) -> None:
     item = await launch.push()
     await launch.popped_id()
     gone = {"queueID": await launch.queue_id(), "runQueueItemId": item}
-    await http.data(launch_document("DeleteFromRunQueue.jobs"), **gone)
+    await http.data(client_document("DeleteFromRunQueue.jobs"), **gone)
     assert not await launch.ack(item, "r1")
-    assert (await http.ask(launch_document("DeleteFromRunQueue.jobs"), **gone)).status == 404
+    assert (await http.ask(client_document("DeleteFromRunQueue.jobs"), **gone)).status == 404
 
 
 async def test_a_secret_key_goes_to_the_agent_only(launch: Launch) -> None:

@@ -4,7 +4,8 @@ import re
 from typing import Any
 
 import pytest
-from launch_harness import Launch, launch_document
+from client_documents import client_document
+from launch_harness import Launch
 from server_harness import Http
 
 pytestmark = pytest.mark.anyio
@@ -18,12 +19,12 @@ def launch(http: Http) -> Launch:
 
 
 async def seen(http: Http, agent: str) -> Any:
-    return (await http.data(launch_document("LaunchAgent.api"), agentId=agent))["launchAgent"]
+    return (await http.data(client_document("LaunchAgent.api"), agentId=agent))["launchAgent"]
 
 
 async def say(http: Http, agent: str, status: str | None) -> bool:
     data = await http.data(
-        launch_document("updateLaunchAgent.api"), agentId=agent, agentStatus=status
+        client_document("updateLaunchAgent.api"), agentId=agent, agentStatus=status
     )
     return data["updateLaunchAgent"]["success"]
 
@@ -74,7 +75,7 @@ async def test_an_agent_needs_queues_that_exist(launch: Launch, http: Http) -> N
     await launch.queue()
     for queues, status in (([], 400), (["UnVuUXVldWU6OTk="], 404), (["x"], 404)):
         reply = await http.ask(
-            launch_document("createLaunchAgent.api"),
+            client_document("createLaunchAgent.api"),
             entity="tester",
             project="model-registry",
             queues=queues,

@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from launch_harness import WHERE, Launch, launch_document, spec
+from client_documents import client_document
+from launch_harness import WHERE, Launch, spec
 from server_harness import Http, Server
 
 pytestmark = pytest.mark.anyio
@@ -34,7 +35,7 @@ async def test_a_queue_without_a_config_runs_what_the_agent_assumes(
     launch: Launch, http: Http
 ) -> None:
     made = await http.data(
-        launch_document("CreateRunQueue.core"),
+        client_document("CreateRunQueue.core"),
         entity="tester",
         project="model-registry",
         queueName="default",
@@ -71,7 +72,7 @@ async def test_a_wrong_spec_is_refused_with_its_reason_on_both_ways(
     await launch.queue()
     status, message = await launch.try_push(spec=spec(**changes))
     again = await http.ask(
-        launch_document("pushToRunQueue.api"),
+        client_document("pushToRunQueue.api"),
         queueID=await launch.queue_id(),
         runSpec=json.dumps(spec(**changes)),
     )
@@ -85,7 +86,7 @@ async def test_a_wrong_spec_is_refused_with_its_reason_on_both_ways(
 async def test_a_spec_is_an_object(launch: Launch, http: Http, text: str) -> None:
     await launch.queue()
     reply = await http.ask(
-        launch_document("pushToRunQueueByName.api"), **WHERE, queueName="q", runSpec=text
+        client_document("pushToRunQueueByName.api"), **WHERE, queueName="q", runSpec=text
     )
     assert reply.status == 400
     assert "must be a JSON object" in reply.json()["errors"][0]["message"]

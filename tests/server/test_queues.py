@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from launch_harness import WHERE, Launch, launch_document
+from client_documents import client_document
+from launch_harness import WHERE, Launch
 from server_harness import Http, Server
 
 from launch_async.server.users import create_api_key, create_user
@@ -19,7 +20,7 @@ def launch(http: Http) -> Launch:
 
 async def create(http: Http, name: str, **more: Any) -> Any:
     variables = {"entity": "tester", "project": "model-registry", "access": "PROJECT"} | more
-    return await http.ask(launch_document("CreateRunQueue.core"), queueName=name, **variables)
+    return await http.ask(client_document("CreateRunQueue.core"), queueName=name, **variables)
 
 
 async def make_config(http: Http, **changes: Any) -> Any:
@@ -29,11 +30,11 @@ async def make_config(http: Http, **changes: Any) -> Any:
         "config": '{"resource_args": {"local-container": {"cpus": "{{n}}"}}}',
         "templateVariables": '{"n": {"schema": {"type": "integer", "minimum": 1, "maximum": 4}}}',
     } | changes
-    return await http.ask(launch_document("CreateDefaultResourceConfig.core"), **given)
+    return await http.ask(client_document("CreateDefaultResourceConfig.core"), **given)
 
 
 async def shown(http: Http, name: str) -> Any:
-    data = await http.data(launch_document("GetRunQueueMetadata.jobs"), **WHERE, runQueue=name)
+    data = await http.data(client_document("GetRunQueueMetadata.jobs"), **WHERE, runQueue=name)
     return data["project"]["runQueue"]
 
 
@@ -50,7 +51,7 @@ async def test_a_queue_is_made_in_two_steps(http: Http) -> None:
         "externalLinks": {"links": []},
     }
     data = await http.data(
-        launch_document("GetDefaultResourceConfig.jobs"),
+        client_document("GetDefaultResourceConfig.jobs"),
         entityName="tester",
         id=queue["defaultResourceConfigID"],
     )
@@ -98,7 +99,7 @@ async def test_an_upsert_changes_a_queue_and_leaves_no_config_behind(
     before = await launch.queue_id()
     given = {**WHERE, "queueName": "q", "resourceType": "local-process"}
     changed = await http.data(
-        launch_document("UpsertRunQueue.core"),
+        client_document("UpsertRunQueue.core"),
         **given,
         resourceConfig='{"resource_args": {"local-process": {}}}',
         templateVariables=None,
@@ -119,23 +120,23 @@ async def test_a_deleted_queue_takes_its_items_along(
     await launch.queue()
     await launch.push()
     queue_id = await launch.queue_id()
-    data = await http.data(launch_document("DeleteRunQueue.jobs"), id=queue_id)
+    data = await http.data(client_document("DeleteRunQueue.jobs"), id=queue_id)
     assert data["deleteRunQueues"]["success"] is True
     assert await shown(http, "q") is None
     assert await server.rows("select id from queue_items") == []
     assert await server.rows("select id from resource_configs") == []
-    assert (await http.ask(launch_document("DeleteRunQueue.jobs"), id=queue_id)).status == 404
+    assert (await http.ask(client_document("DeleteRunQueue.jobs"), id=queue_id)).status == 404
 
 
 async def test_queues_are_listed_with_their_makers(launch: Launch, http: Http) -> None:
     nothing = await http.data(
-        launch_document("ProjectRunQueues.api"), entity="tester", projectName="model-registry"
+        client_document("ProjectRunQueues.api"), entity="tester", projectName="model-registry"
     )
     assert nothing["project"]["runQueues"] == []
     await launch.queue("a")
     await launch.queue("b")
     data = await http.data(
-        launch_document("ProjectRunQueues.api"), entity="tester", projectName="model-registry"
+        client_document("ProjectRunQueues.api"), entity="tester", projectName="model-registry"
     )
     assert [
         (queue["name"], queue["createdBy"], queue["access"])
@@ -152,7 +153,7 @@ async def test_a_stranger_reaches_neither_queue_nor_item(
         key = await create_api_key(connection, await create_user(connection, "stranger"))
 
     async def ask(name: str, **variables: Any) -> Any:
-        reply = await http.ask(launch_document(name), key, **variables)
+        reply = await http.ask(client_document(name), key, **variables)
         return reply.status, reply.json().get("data")
 
     push = {**WHERE, "queueName": "q", "runSpec": '{"entity": "tester"}'}

@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 import pytest
+from client_documents import client_document
 from hypothesis import given
 from hypothesis import strategies as st
-from server_harness import Http, document
+from server_harness import Http
 
 from launch_async.server.console import parse_console
 from launch_async.server.history import merge_keys, parse_line, thin_out
@@ -23,7 +24,7 @@ async def log(http: Http, *rows: dict[str, Any]) -> None:
 
 
 async def ask(http: Http, query: str, **variables: Any) -> Any:
-    return (await http.data(document(query), **variables))["project"]["run"]
+    return (await http.data(client_document(query), **variables))["project"]["run"]
 
 
 async def test_a_page_has_the_steps_from_the_first_up_to_the_last_but_not_it(http: Http) -> None:
@@ -64,7 +65,7 @@ async def test_the_last_step_of_a_spec_is_included(http: Http) -> None:
 
 async def test_a_bad_spec_is_a_400(http: Http) -> None:
     await log(http, {"_step": 0})
-    reply = await http.ask(document("SampledHistoryPage.core"), **RUN, spec='{"keys":3}')
+    reply = await http.ask(client_document("SampledHistoryPage.core"), **RUN, spec='{"keys":3}')
     assert reply.status == 400
 
 

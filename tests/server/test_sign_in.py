@@ -5,7 +5,8 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from server_harness import Http, Server, document
+from client_documents import client_document
+from server_harness import Http, Server
 
 from launch_async.server.errors import ApiError
 from launch_async.server.users import (
@@ -25,7 +26,7 @@ def basic(key: str) -> str:
 
 
 async def test_the_viewer_is_who_the_key_belongs_to(http: Http) -> None:
-    viewer = (await http.data(document("GetViewer.python")))["viewer"]
+    viewer = (await http.data(client_document("GetViewer.python")))["viewer"]
     assert viewer["username"] == viewer["entity"] == "tester"
     assert viewer["email"] == "t@example.com"
     assert viewer["admin"] is True
@@ -49,7 +50,7 @@ async def test_the_viewer_is_who_the_key_belongs_to(http: Http) -> None:
     ],
 )
 async def test_a_wrong_key_is_a_401_that_says_what_to_do(http: Http, header: str) -> None:
-    body = {"query": document("Viewer.core")}
+    body = {"query": client_document("Viewer.core")}
     for path in ("/graphql", "/files/tester/p/r/file_stream"):
         reply = await http.send("POST", path, json=body, headers={"Authorization": header})
         assert reply.status == 401
@@ -99,15 +100,17 @@ async def test_a_team_is_reached_by_its_members_only(http: Http, server: Server)
         stranger = await create_user(connection, "stranger")
         key = await create_api_key(connection, stranger)
         team = await create_team(connection, "team", admin_user_id=server.user_id)
-    query = document("EntityIsTeam.api")
+    query = client_document("EntityIsTeam.api")
     assert (await http.data(query, entity="team"))["entity"]["isTeam"] is True
     assert (await http.ask(query, key, entity="team")).json() == {"data": {"entity": None}}
     async with server.services.store.write() as connection:
         await add_member(connection, team, stranger)
     assert (await http.ask(query, key, entity="team")).json()["data"]["entity"]["isTeam"] is True
-    viewer = (await http.data(document("Viewer.core")))["viewer"]
+    viewer = (await http.data(client_document("Viewer.core")))["viewer"]
     assert viewer["teams"]["edges"] == [{"node": {"name": "team"}}]
-    members = (await http.data(document("GetTeamEntity.python"), name="team"))["entity"]["members"]
+    members = (await http.data(client_document("GetTeamEntity.python"), name="team"))["entity"][
+        "members"
+    ]
     assert [(member["username"], member["admin"]) for member in members] == [
         ("tester", True),
         ("stranger", False),

@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 import anyio
 import pytest
-from server_harness import Http, Server, document
+from client_documents import client_document
+from server_harness import Http, Server
 from yarl import URL
 
 from launch_async.server.errors import ApiError
@@ -27,14 +28,14 @@ def md5_of(content: bytes) -> str:
 async def create_files(http: Http, *names: str) -> list[str]:
     """Make a run with these files and return where to upload them."""
     await http.stream("r1", {})
-    made = await http.data(document("CreateRunFiles.core"), **RUN, files=list(names))
+    made = await http.data(client_document("CreateRunFiles.core"), **RUN, files=list(names))
     assert [file["name"] for file in made["createRunFiles"]["files"]] == list(names)
     return [file["uploadUrl"] for file in made["createRunFiles"]["files"]]
 
 
 async def file_of(http: Http, name: str) -> dict[str, Any]:
     variables = {"entity": "tester", "project": "proj", "name": "r1", "fileNames": [name]}
-    data = await http.data(document("RunFiles.files"), **variables)
+    data = await http.data(client_document("RunFiles.files"), **variables)
     (edge,) = data["project"]["run"]["files"]["edges"]
     return edge["node"]
 
@@ -130,7 +131,7 @@ async def test_what_was_not_uploaded_is_a_404_and_not_listed(http: Http) -> None
     file = await file_of(http, "never.txt")
     assert (await http.send("GET", file["directUrl"])).status == 404
     variables = {"entity": "tester", "project": "proj", "name": "r1"}
-    run = (await http.data(document("RunFiles.files"), **variables))["project"]["run"]
+    run = (await http.data(client_document("RunFiles.files"), **variables))["project"]["run"]
     assert (run["fileCount"], run["files"]["edges"]) == (0, [])
 
 
@@ -192,7 +193,7 @@ async def test_an_uploaded_page_never_runs_as_ours(http: Http) -> None:
 
 async def test_addresses_follow_the_host_that_the_client_uses(http: Http) -> None:
     await http.stream("r1", {})
-    body = {"query": document("CreateRunFiles.core"), "variables": {**RUN, "files": ["x"]}}
+    body = {"query": client_document("CreateRunFiles.core"), "variables": {**RUN, "files": ["x"]}}
     headers = {"Authorization": f"Bearer {http.server.key}", "Host": "gateway.docker:8080"}
     reply = await http.send("POST", "/graphql", json=body, headers=headers)
     url = reply.json()["data"]["createRunFiles"]["files"][0]["uploadUrl"]
@@ -202,7 +203,7 @@ async def test_addresses_follow_the_host_that_the_client_uses(http: Http) -> Non
 async def test_marking_tells_whether_the_files_are_there(http: Http) -> None:
     await uploaded(http, "there")
     await create_files(http, "absent")
-    mark = document("MarkRunFilesUploaded.core")
+    mark = client_document("MarkRunFilesUploaded.core")
     there = await http.data(mark, **RUN, files=["there"])
     absent = await http.data(mark, **RUN, files=["there", "absent"])
     assert there["markRunFilesUploaded"]["success"] is True
@@ -211,7 +212,9 @@ async def test_marking_tells_whether_the_files_are_there(http: Http) -> None:
 
 async def test_files_of_no_run_are_an_error_and_not_null(http: Http) -> None:
     await http.stream("r1", {})
-    reply = await http.ask(document("CreateRunFiles.core"), **{**RUN, "run": "r2"}, files=["x"])
+    reply = await http.ask(
+        client_document("CreateRunFiles.core"), **{**RUN, "run": "r2"}, files=["x"]
+    )
     assert reply.status == 404
     assert reply.json()["errors"][0]["message"] == "run tester/proj/r2 not found"
 
@@ -224,7 +227,7 @@ async def test_a_pattern_finds_files_by_name(http: Http) -> None:
     cursor = None
     while True:
         data = await http.data(
-            document("RunFiles.files"), **variables, pattern="%.json", fileCursor=cursor
+            client_document("RunFiles.files"), **variables, pattern="%.json", fileCursor=cursor
         )
         page = data["project"]["run"]["files"]
         names += [edge["node"]["name"] for edge in page["edges"]]
@@ -238,7 +241,9 @@ async def test_a_deleted_file_is_gone_with_its_bytes(http: Http, server: Server)
     url = await uploaded(http)
     file = await file_of(http, "config.yaml")
     for _ in range(2):
-        deleted = await http.data(document("deleteFiles.files"), files=[file["id"]], projectId=1)
+        deleted = await http.data(
+            client_document("deleteFiles.files"), files=[file["id"]], projectId=1
+        )
         assert deleted["deleteFiles"]["success"] is True
     assert (await http.send("GET", url)).status == 404
     assert await server.rows("select * from run_files") == []
@@ -249,9 +254,9 @@ async def test_a_deleted_run_is_gone_with_its_lines_and_files(http: Http, server
     line = {"offset": 0, "content": ['{"_step":0}']}
     await http.stream("r1", {"files": {"wandb-history.jsonl": line, "output.log": line}})
     where = {"entity": "tester", "project": "proj", "name": "r1"}
-    run = (await http.data(document("Run.lazy"), **where))["project"]["run"]
-    await http.data(document("DeleteRun.plain"), id=run["id"])
-    assert (await http.data(document("Run.lazy"), **where))["project"]["run"] is None
+    run = (await http.data(client_document("Run.lazy"), **where))["project"]["run"]
+    await http.data(client_document("DeleteRun.plain"), id=run["id"])
+    assert (await http.data(client_document("Run.lazy"), **where))["project"]["run"] is None
     assert (await http.send("GET", url)).status == 404
     for count in (
         "select count(*) from runs",

@@ -6,8 +6,8 @@ import json
 import anyio
 import pytest
 from artifact_harness import PROJECT, ArtifactClient, b64, md5
-from launch_harness import launch_document
-from server_harness import Http, Server, document
+from client_documents import client_document
+from server_harness import Http, Server
 
 from launch_async.server.ids import encode_run_id
 
@@ -106,7 +106,7 @@ async def test_commits_at_once_give_one_number(client: ArtifactClient, server: S
 async def test_a_manifest_without_a_digest_has_no_address(client: ArtifactClient) -> None:
     made = await client.create()
     data = await client.http.data(
-        launch_document("CreateArtifactManifest.core"),
+        client_document("CreateArtifactManifest.core"),
         entityName="tester",
         projectName="art",
         artifactID=made["id"],
@@ -122,10 +122,14 @@ async def test_a_manifest_without_a_digest_has_no_address(client: ArtifactClient
 async def test_what_comes_for_a_deleted_run_is_not_kept(http: Http, server: Server) -> None:
     await http.stream("r1", {})
     made = await http.data(
-        document("CreateRunFiles.core"), entity="tester", project="proj", run="r1", files=["x"]
+        client_document("CreateRunFiles.core"),
+        entity="tester",
+        project="proj",
+        run="r1",
+        files=["x"],
     )
     (file,) = made["createRunFiles"]["files"]
-    await http.data(document("DeleteRun.plain"), id=encode_run_id("r1", "proj", "tester"))
+    await http.data(client_document("DeleteRun.plain"), id=encode_run_id("r1", "proj", "tester"))
     reply = await http.send("PUT", file["uploadUrl"], data=b"late")
     assert (reply.status, "deleted" in reply.json()["error"]) == (404, True)
     assert not list((server.services.settings.data_dir / "blobs").rglob("runs/*/*"))
@@ -134,7 +138,11 @@ async def test_what_comes_for_a_deleted_run_is_not_kept(http: Http, server: Serv
 async def test_packed_bytes_are_refused(http: Http) -> None:
     await http.stream("r1", {})
     made = await http.data(
-        document("CreateRunFiles.core"), entity="tester", project="proj", run="r1", files=["x"]
+        client_document("CreateRunFiles.core"),
+        entity="tester",
+        project="proj",
+        run="r1",
+        files=["x"],
     )
     (file,) = made["createRunFiles"]["files"]
     packed = {"Content-Encoding": "gzip"}
@@ -150,7 +158,7 @@ async def test_references_are_listed_with_their_own_addresses(client: ArtifactCl
     assert await client.manifest(made["id"], contents) == 200
     assert (await client.commit(made["id"]))[0] == 200
     data = await client.http.data(
-        launch_document("GetArtifactMembershipFileUrls.python"),
+        client_document("GetArtifactMembershipFileUrls.python"),
         **PROJECT,
         collection="data",
         alias="v0",

@@ -4,13 +4,14 @@ import json
 from typing import Any
 
 import pytest
-from server_harness import Http, Server, document
+from client_documents import client_document
+from server_harness import Http, Server
 
 from launch_async.server.ids import encode_run_id
 
 pytestmark = pytest.mark.anyio
 
-UPSERT = document("UpsertBucket.core")
+UPSERT = client_document("UpsertBucket.core")
 
 
 async def upsert(http: Http, **variables: Any) -> dict[str, Any]:
@@ -52,7 +53,7 @@ async def test_null_leaves_a_field_as_it_is(http: Http) -> None:
     again = await upsert(http, **nulls)
     assert again["inserted"] is False
     where = {"entity": "tester", "project": "p", "name": "r1"}
-    run = (await http.data(document("Run.full"), **where))["project"]["run"]
+    run = (await http.data(client_document("Run.full"), **where))["project"]["run"]
     kept = ("displayName", "notes", "tags", "jobType", "config", "summaryMetrics", "commit")
     assert {key: run[key] for key in kept} == {key: first[key] for key in kept}
     assert (run["group"], run["sweepName"], run["description"]) == ("g", "s", "d")
@@ -62,7 +63,7 @@ async def test_a_value_replaces_what_was_there(http: Http) -> None:
     await upsert(http, name="r1", project="p", tags=["a"], config='{"a":1}')
     await upsert(http, name="r1", project="p", tags=[], config='{"b":2}')
     where = {"entity": "tester", "project": "p", "name": "r1"}
-    run = (await http.data(document("Run.full"), **where))["project"]["run"]
+    run = (await http.data(client_document("Run.full"), **where))["project"]["run"]
     assert (run["tags"], run["config"]) == ([], '{"b":2}')
 
 
@@ -73,7 +74,7 @@ async def test_a_projects_name_is_found_in_any_case_and_shown_in_its_own(
     made = await upsert(http, name="r2", project="target")
     assert made["bucket"]["project"]["name"] == "Target"
     where = {"entity": "tester", "project": "TARGET", "run": "r1"}
-    found = await http.data(document("RunState.core"), **where)
+    found = await http.data(client_document("RunState.core"), **where)
     assert found["project"]["run"]["state"] == "running"
     assert len(await server.rows("select * from projects where name_folded = 'target'")) == 1
 
@@ -91,10 +92,12 @@ async def test_no_name_is_a_name_of_our_own(http: Http) -> None:
 async def test_a_storage_id_finds_the_run(http: Http) -> None:
     await upsert(http, name="r1", project="p")
     run_id = encode_run_id("r1", "p", "tester")
-    data = await http.data(document("UpsertBucket.summary"), id=run_id, summaryMetrics='{"x":1}')
+    data = await http.data(
+        client_document("UpsertBucket.summary"), id=run_id, summaryMetrics='{"x":1}'
+    )
     assert data["upsertBucket"] is not None
     where = {"entity": "tester", "project": "p", "name": "r1"}
-    run = (await http.data(document("Run.full"), **where))["project"]["run"]
+    run = (await http.data(client_document("Run.full"), **where))["project"]["run"]
     assert run["summaryMetrics"] == '{"x":1}'
 
 
@@ -103,7 +106,7 @@ async def test_a_storage_id_finds_the_run(http: Http) -> None:
 )
 async def test_a_storage_id_of_no_run_is_a_404(http: Http, run_id: str) -> None:
     await upsert(http, name="r1", project="p")
-    reply = await http.ask(document("StopRun.core"), id=run_id)
+    reply = await http.ask(client_document("StopRun.core"), id=run_id)
     assert reply.status == 404
 
 
@@ -129,22 +132,22 @@ async def test_what_cannot_be_kept_is_a_400_and_leaves_nothing(
 
 
 async def test_a_run_may_be_made_before_it_starts(http: Http) -> None:
-    await http.data(document("UpsertBucket.api"), name="r1", project="p", state="pending")
+    await http.data(client_document("UpsertBucket.api"), name="r1", project="p", state="pending")
     where = {"entity": "tester", "project": "p", "run": "r1"}
-    assert (await http.data(document("RunState.core"), **where))["project"]["run"]["state"] == (
-        "pending"
-    )
+    assert (await http.data(client_document("RunState.core"), **where))["project"]["run"][
+        "state"
+    ] == ("pending")
     await http.stream("r1", {}, project="p")
-    assert (await http.data(document("RunState.core"), **where))["project"]["run"]["state"] == (
-        "running"
-    )
+    assert (await http.data(client_document("RunState.core"), **where))["project"]["run"][
+        "state"
+    ] == ("running")
 
 
 async def test_changing_an_ended_run_does_not_start_it(http: Http) -> None:
     await http.stream("r1", {"complete": True, "exitcode": 0})
     run_id = encode_run_id("r1", "proj", "tester")
     changed = await http.data(
-        document("UpsertBucket.update"), id=run_id, tags=["late"], config="{}", notes="seen"
+        client_document("UpsertBucket.update"), id=run_id, tags=["late"], config="{}", notes="seen"
     )
     bucket = changed["upsertBucket"]["bucket"]
     assert (bucket["state"], bucket["tags"], bucket["notes"]) == ("finished", ["late"], "seen")
@@ -152,7 +155,7 @@ async def test_changing_an_ended_run_does_not_start_it(http: Http) -> None:
 
 async def test_resume_status_of_a_fresh_run_has_every_counter(http: Http) -> None:
     await upsert(http, name="r1", project="p", config='{"_wandb":{"value":{"t":{"3":[1]},"m":[]}}}')
-    data = await http.data(document("RunResumeStatus.core"), project="p", name="r1")
+    data = await http.data(client_document("RunResumeStatus.core"), project="p", name="r1")
     bucket = data["model"]["bucket"]
     assert bucket["historyTail"] == bucket["eventsTail"] == "[]"
     assert bucket["summaryMetrics"] == "{}"
@@ -163,7 +166,7 @@ async def test_resume_status_of_a_fresh_run_has_every_counter(http: Http) -> Non
 
 async def test_resume_status_of_no_run_is_null(http: Http) -> None:
     await upsert(http, name="r1", project="p")
-    data = await http.data(document("RunResumeStatus.core"), project="p", name="r2")
+    data = await http.data(client_document("RunResumeStatus.core"), project="p", name="r2")
     assert data["model"]["bucket"] is None
-    data = await http.data(document("RunResumeStatus.core"), project="none", name="r2")
+    data = await http.data(client_document("RunResumeStatus.core"), project="none", name="r2")
     assert data["model"] is None
