@@ -84,3 +84,32 @@ async def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path):
     with pytest.raises(AgentUnfit, match=r"agent\.state_dir"):
         async with SqliteJournal.open(tmp_path / "file" / "state"):
             pass
+
+
+async def test_what_breaks_while_the_journal_is_open_is_not_called_its_fault(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="elsewhere"):
+        async with SqliteJournal.open(tmp_path):
+            raise FileNotFoundError("elsewhere")
+
+
+async def test_a_full_disk_makes_the_agent_unfit(tmp_path: Path):
+    async with SqliteJournal.open(tmp_path) as journal:
+        await journal.write(an_entry())
+        # What SQLite says of a disk without room, it says of a file that may not grow as well.
+        await journal._connection.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(AgentUnfit, match="full"):
+            await fill(journal)
+    async with SqliteJournal.open(tmp_path) as journal:
+        assert (await journal.entries())[0] == an_entry()
+
+
+async def fill(journal: SqliteJournal) -> None:
+    for number in range(100, 200):
+        await journal.write(Entry(item=an_item(number), phase=Phase.CLAIMING))
+
+
+async def test_a_torn_file_makes_the_agent_unfit(tmp_path: Path):
+    (tmp_path / "journal.sqlite").write_bytes(b"SQLite format 3\0" + b"torn" * 100)
+    with pytest.raises(AgentUnfit, match=r"journal\.sqlite cannot be used"):
+        async with SqliteJournal.open(tmp_path):
+            pass

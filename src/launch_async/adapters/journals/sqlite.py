@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import aiosqlite
+import anyio
 import msgspec
 
 from launch_async.domain.errors import AgentUnfit
@@ -50,14 +51,12 @@ class SqliteJournal:
         path = state_dir / "journal.sqlite"
         lock = _locked(state_dir)
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            async with aiosqlite.connect(path, isolation_level=None) as connection:
-                await connection.execute("PRAGMA journal_mode=WAL")
-                await connection.execute("PRAGMA synchronous=FULL")
-                await _prepare(connection, path)
+            connection = await _opened(path)
+            try:
                 yield cls(connection, path)
-        except (sqlite3.DatabaseError, OSError) as error:
-            raise AgentUnfit(_broken(path, error)) from error
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await connection.close()
         finally:
             os.close(lock)
 
@@ -108,6 +107,25 @@ def _locked(state_dir: Path) -> int:
         msg = f"another agent uses the state folder {state_dir}; give each its own agent.state_dir"
         raise AgentUnfit(msg) from error
     return lock
+
+
+async def _opened(path: Path) -> aiosqlite.Connection:
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        connection = await aiosqlite.connect(path, isolation_level=None)
+    except (sqlite3.Error, OSError) as error:
+        raise AgentUnfit(_broken(path, error)) from error
+    try:
+        await connection.execute("PRAGMA journal_mode=WAL")
+        await connection.execute("PRAGMA synchronous=FULL")
+        await _prepare(connection, path)
+    except BaseException as error:
+        with anyio.CancelScope(shield=True):
+            await connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise AgentUnfit(_broken(path, error)) from error
+        raise
+    return connection
 
 
 async def _prepare(connection: aiosqlite.Connection, path: Path) -> None:
