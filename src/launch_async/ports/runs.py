@@ -7,12 +7,15 @@ import msgspec
 
 from launch_async.domain.ids import RunRef
 
+HIDDEN = "hidden"
+"""State of a run that the service does not let this agent see."""
+
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
     """A run as W&B tracks it."""
 
     state: str
-    """`pending`, `running`, `finished`, `failed`, `crashed`, `killed`, …"""
+    """`pending`, `running`, `finished`, `failed`, `crashed`, `killed`, …, or `HIDDEN`."""
     stop_requested: bool = False
 
 

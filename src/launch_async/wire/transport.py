@@ -20,6 +20,7 @@ import aiohttp
 import anyio
 import msgspec
 import structlog
+from yarl import URL
 
 from launch_async import __version__
 from launch_async.domain.errors import AgentUnfit, LaunchError, Unavailable
@@ -30,6 +31,12 @@ MAX_TRIES = 6
 FIRST_PAUSE_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 30.0
 MAX_ANSWER_BYTES = 64 << 20
+MAX_RETRY_AFTER_SECONDS = 3600.0
+"""What a Retry-After is believed to; more is a mistake."""
+TRANSFER = aiohttp.ClientTimeout(total=None, sock_connect=30.0, sock_read=60.0)
+"""For files: as long as it takes, but never without a byte for so long."""
+
+MAX_ERROR_CHARACTERS = 2000
 
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
@@ -77,6 +84,7 @@ class Transport:
         api_key: Secret[str],
         ca_file: Path | None = None,
         max_tries: int = MAX_TRIES,
+        call_timeout_seconds: float = CALL_TIMEOUT_SECONDS,
     ) -> AsyncGenerator[Self, None]:
         """A transport that lives as long as the block.
 
@@ -87,7 +95,8 @@ class Transport:
         async with aiohttp.ClientSession(
             connector=connector,
             headers={"User-Agent": f"launch-async/{__version__}"},
-            timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT_SECONDS),
+            timeout=aiohttp.ClientTimeout(total=call_timeout_seconds),
+            requote_redirect_url=False,
         ) as session:
             yield cls(session, base_url=base_url, api_key=api_key, max_tries=max_tries)
 
@@ -103,12 +112,15 @@ class Transport:
         content = await self._tried("POST", f"{self.base_url}/graphql", body)
         try:
             answer = msgspec.json.decode(content)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             msg = f"{self.base_url} did not answer with JSON; is it a W&B API?"
             raise Unavailable(msg) from error
+        data = answer.get("data") or {} if isinstance(answer, dict) else None
+        if not isinstance(data, dict):
+            msg = f"{self.base_url} did not answer as a GraphQL API does; is it a W&B API?"
+            raise Unavailable(msg)
         if answer.get("errors"):
             raise RequestRefused(_error_text(answer), status=HTTPStatus.OK)
-        data: dict[str, Any] = answer.get("data") or {}
         return data
 
     async def put(self, url: str, content: bytes, headers: Mapping[str, str]) -> None:
@@ -119,16 +131,22 @@ class Transport:
         """
         await self._tried("PUT", url, content, headers=headers)
 
-    async def download(self, url: str, into: Path) -> None:
+    async def download(self, url: str, into: Path, *, max_bytes: int) -> None:
         """Stream an address that the API handed out into the file `into`.
 
         Raises:
-            RequestRefused, Unavailable: as `execute`.
+            RequestRefused: as `execute`, or there came more than `max_bytes`.
+            Unavailable: as `execute`.
         """
 
         async def save(response: aiohttp.ClientResponse) -> bytes:
+            size = 0
             async with await anyio.open_file(into, "wb") as file:
                 async for chunk in response.content.iter_chunked(1 << 20):
+                    size += len(chunk)
+                    if size > max_bytes:
+                        msg = f"it is larger than the {max_bytes} bytes that it should have"
+                        raise RequestRefused(msg, status=response.status)
                     await file.write(chunk)
             return b""
 
@@ -167,49 +185,59 @@ class Transport:
         sent = dict(headers)
         if url.startswith(f"{self.base_url}/"):  # others' addresses carry a signature instead
             sent["Authorization"] = self._authorization.reveal()
+        options: dict[str, Any] = {"proxy": _proxy_for(url)}
         if method == "POST":
             sent["Content-Type"] = "application/json"
+        else:
+            options["timeout"] = TRANSFER
+        # As it was handed out: a signature counts every character.
+        address = URL(url, encoded=True) if url.isascii() else URL(url)
         try:
             async with self._session.request(
-                method, url, data=body, headers=sent, proxy=_proxy_for(url)
+                method, address, data=body, headers=sent, **options
             ) as response:
                 if response.status < HTTPStatus.BAD_REQUEST:
-                    content: bytes = await (read or _bounded)(response)
+                    content: bytes = await (read or self._bounded)(response)
                     return content
-                text = _error_text_of(await _bounded(response), response.status)
-                await self._sort(response, text)
-        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
-            raise _Failed(f"cannot be reached ({_cause(error)})") from error
+                raise self._sorted(response, await self._bounded(response))
         except TimeoutError as error:
             raise _Failed("did not answer in time") from error
-        raise AssertionError("unreachable")
+        except aiohttp.ClientSSLError as error:
+            msg = f"cannot be trusted ({error}); name its CA with {_CA_VARIABLES[0]}"
+            raise _Failed(msg) from error
+        except ValueError as error:  # aiohttp's InvalidURL is one, so is a broken header
+            msg = f"an address that it handed out cannot be used: {error}"
+            raise RequestRefused(msg, status=HTTPStatus.OK) from error
+        except aiohttp.ClientError as error:
+            raise _Failed(f"cannot be reached ({_cause(error)})") from error
 
-    async def _sort(self, response: aiohttp.ClientResponse, text: str) -> None:
+    def _sorted(self, response: aiohttp.ClientResponse, content: bytes) -> Exception:
+        text = _error_text_of(content, response.status)
         if response.status in _RETRIED:
-            raise _Failed(
+            return _Failed(
                 f"answered {response.status}: {text}",
                 retry_after_seconds=_retry_after(response.headers.get("Retry-After")),
             )
         if response.status == HTTPStatus.UNAUTHORIZED and response.url.path.endswith("/graphql"):
             msg = f"{self.base_url} refused the API key: {text}. Check WANDB_API_KEY."
-            raise AgentUnfit(msg)
-        raise RequestRefused(text, status=response.status)
+            return AgentUnfit(msg)
+        return RequestRefused(text, status=response.status)
+
+    async def _bounded(self, response: aiohttp.ClientResponse) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in response.content.iter_chunked(1 << 16):
+            size += len(chunk)
+            if size > MAX_ANSWER_BYTES:
+                msg = f"{self.base_url} sent an answer larger than {MAX_ANSWER_BYTES >> 20} MiB"
+                raise Unavailable(msg)
+            chunks.append(chunk)
+        return b"".join(chunks)
 
 
 def artifact_file_url(base_url: str, *parts: str) -> str:
     """`/artifactsV2/…` of one file, parts quoted."""
     return "/".join([base_url, "artifactsV2", *(quote(part, safe="") for part in parts)])
-
-
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_chunked(1 << 16):
-        size += len(chunk)
-        if size > MAX_ANSWER_BYTES:
-            raise _Failed("sent an answer that is too large")
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def _proxy_for(url: str) -> str | None:
@@ -218,9 +246,13 @@ def _proxy_for(url: str) -> str | None:
     aiohttp's own `trust_env` would also read netrc and then refuse our Authorization header.
     """
     parts = urlsplit(url)
-    if proxy_bypass(parts.hostname or ""):
+    if proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
-    return getproxies().get(parts.scheme)
+    proxy = getproxies().get(parts.scheme)
+    if proxy and urlsplit(proxy).scheme not in {"http", "https"}:
+        msg = f"{parts.scheme.upper()}_PROXY must be an http:// address; other kinds do not work"
+        raise AgentUnfit(msg)
+    return proxy
 
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext | bool:
@@ -242,18 +274,25 @@ def ca_file_of(environ: Mapping[str, str]) -> Path | None:
 def _retry_after(value: str | None) -> float | None:
     if value is None:
         return None
-    if value.isdigit():
-        return float(value)
+    if value.isascii() and value.isdigit():
+        return min(float(value), MAX_RETRY_AFTER_SECONDS)
     try:
         moment = parsedate_to_datetime(value)
     except ValueError:
         return None
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    if moment.tzinfo is None:  # "-0000": a date of nowhere, which HTTP means as UTC
+        moment = moment.replace(tzinfo=UTC)
+    seconds = (moment - datetime.now(UTC)).total_seconds()
+    return min(max(0.0, seconds), MAX_RETRY_AFTER_SECONDS)
 
 
 def _error_text(answer: Mapping[str, Any]) -> str:
-    errors: list[dict[str, Any]] = answer["errors"]
-    return "; ".join(str(error.get("message", "no message")) for error in errors)
+    errors: Any = answer["errors"]
+    texts = [
+        str(error.get("message", "no message")) if isinstance(error, dict) else str(error)
+        for error in (errors if isinstance(errors, list) else [errors])
+    ]
+    return "; ".join(texts)[:MAX_ERROR_CHARACTERS]
 
 
 def _error_text_of(content: bytes, status: int) -> str:
@@ -261,7 +300,7 @@ def _error_text_of(content: bytes, status: int) -> str:
         answer = msgspec.json.decode(content)
         if isinstance(answer, dict):
             return _error_text(answer) if answer.get("errors") else str(answer["error"])
-    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+    except (msgspec.DecodeError, RecursionError, KeyError):
         pass
     return HTTPStatus(status).phrase if status in set(HTTPStatus) else "no text"
 

@@ -4,7 +4,8 @@ One object for the three ports, since they share one registration. Works against
 self-managed W&B and our control plane.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from launch_async.domain.outcome import Outcome
 from launch_async.kit.clock import unix_now
 from launch_async.ports.presence import AgentStatus
 from launch_async.ports.queue import RejectedItem
-from launch_async.ports.runs import RunView
+from launch_async.ports.runs import HIDDEN, RunView
 from launch_async.wire import operations
 from launch_async.wire.codec import MalformedError, decode_run_spec
 from launch_async.wire.transport import RequestRefused, Transport
@@ -27,6 +28,8 @@ HIDDEN_JOB_TYPE = "sweep-controller"
 """Job type of the agent's hidden run, as W&B's agent sets it (launch-features.md R1)."""
 
 RUNS_PER_REQUEST = 100
+
+_MALFORMED = (KeyError, TypeError, IndexError, AttributeError, ValueError)
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -47,7 +50,6 @@ class WandbQueueService:
         self._hostname = hostname
         self._agent_config = agent_config
         self._agent_id: str | None = None
-        self._agent_name = ""
         self._hidden_run: RunRef | None = None
 
     async def register(self) -> str:
@@ -67,14 +69,14 @@ class WandbQueueService:
                     "version": f"launch-async@{__version__}",
                 },
             )
-            self._agent_id = created["createLaunchAgent"]["launchAgentId"]
-            agent = await self._transport.execute(operations.AGENT, {"agentId": self._agent_id})
-            self._agent_name = agent["launchAgent"]["name"]
+            agent_id = created["createLaunchAgent"]["launchAgentId"]
+            agent = await self._transport.execute(operations.AGENT, {"agentId": agent_id})
+            name: str = agent["launchAgent"]["name"]
             await self._transport.execute(
                 operations.UPSERT_RUN,
                 {
-                    "name": self._agent_name,
-                    "displayName": self._agent_name,
+                    "name": name,
+                    "displayName": name,
                     "project": project,
                     "entity": entity,
                     "jobType": HIDDEN_JOB_TYPE,
@@ -83,27 +85,27 @@ class WandbQueueService:
         except RequestRefused as error:
             msg = f"{self._transport.base_url} refused this agent: {error}"
             raise AgentUnfit(msg) from error
-        except (KeyError, TypeError) as error:
+        except _MALFORMED as error:
             msg = f"{self._transport.base_url} answered the registration without an agent"
             raise AgentUnfit(msg) from error
-        self._hidden_run = RunRef(entity=entity, project=project, run_id=RunId(self._agent_name))
-        return self._agent_name
+        self._agent_id = agent_id
+        self._hidden_run = RunRef(entity=entity, project=project, run_id=RunId(name))
+        return name
 
     async def beat(self, status: AgentStatus) -> bool:
         """True when the service asks this agent to stop polling."""
-        try:
+        with _answering("the heartbeat"):
             answer = await self._transport.execute(operations.AGENT, {"agentId": self._agent_id})
             agent = answer.get("launchAgent")
             if agent is None:
-                await self.register()
+                if status is not AgentStatus.KILLED:
+                    log.warning("the service forgot this agent: it registers again")
+                    await self.register()
                 return False
             await self._transport.execute(
                 operations.UPDATE_AGENT, {"agentId": self._agent_id, "agentStatus": status.value}
             )
-        except RequestRefused as error:
-            msg = f"the heartbeat was refused: {error}"
-            raise Unavailable(msg) from error
-        return bool(agent["stopPolling"])
+            return bool(agent["stopPolling"])
 
     async def upload(self, path: str, content: bytes) -> None:
         """Put a file into the agent's hidden run."""
@@ -111,7 +113,7 @@ class WandbQueueService:
         if run is None:
             msg = "the agent has no hidden run yet"
             raise Unavailable(msg)
-        try:
+        with _answering(f"the file {path}"):
             answer = await self._transport.execute(
                 operations.CREATE_RUN_FILES,
                 {"entity": run.entity, "project": run.project, "run": run.run_id, "files": [path]},
@@ -119,13 +121,10 @@ class WandbQueueService:
             made = answer["createRunFiles"]
             headers = dict(header.split(":", 1) for header in made["uploadHeaders"] or ())
             await self._transport.put(made["files"][0]["uploadUrl"], content, headers)
-        except RequestRefused as error:
-            msg = f"the file {path} was refused: {error}"
-            raise Unavailable(msg) from error
 
     async def pop(self, queue: QueueRef) -> Item | RejectedItem | None:
         """The next item of the queue, or None."""
-        try:
+        with _answering(f"the queue {queue}"):
             answer = await self._transport.execute(
                 operations.POP,
                 {
@@ -135,15 +134,12 @@ class WandbQueueService:
                     "launchAgentId": self._agent_id,
                 },
             )
-        except RequestRefused as error:
-            msg = f"the queue {queue} refused: {error}"
-            raise Unavailable(msg) from error
-        popped = answer.get("popFromRunQueue")
-        if popped is None:
-            return None
-        item_id = ItemId(popped["runQueueItemId"])
+            popped = answer.get("popFromRunQueue")
+            if popped is None:
+                return None
+            item_id, data = ItemId(popped["runQueueItemId"]), popped.get("runSpec")
         try:
-            spec = decode_run_spec(popped["runSpec"])
+            spec = decode_run_spec(data)
         except MalformedError as error:
             return RejectedItem(id=item_id, queue=queue, message=str(error))
         run_id = spec.run_id or new_run_id()
@@ -193,16 +189,26 @@ class WandbQueueService:
         try:
             answer = await self._transport.execute(operations.look_up_runs(len(runs)), variables)
         except RequestRefused as error:
-            msg = f"the runs could not be looked up: {error}"
-            raise Unavailable(msg) from error
+            return await self._look_up_apart(runs, error)
         found: dict[RunRef, RunView] = {}
-        for index, run in enumerate(runs):
-            view = (answer.get(f"q{index}") or {}).get("run")
-            if view is not None:
-                found[run] = RunView(
-                    state=view["state"] or "pending", stop_requested=bool(view["stopped"])
-                )
+        with _answering("the look for runs"):
+            for index, run in enumerate(runs):
+                view = (answer.get(f"q{index}") or {}).get("run")
+                if view is not None:
+                    found[run] = RunView(
+                        state=view["state"] or "pending", stop_requested=bool(view["stopped"])
+                    )
         return found
+
+    async def _look_up_apart(
+        self, runs: Sequence[RunRef], error: RequestRefused
+    ) -> Mapping[RunRef, RunView]:
+        """One run that we may not see must not hide the others; it is not said to be missing."""
+        if len(runs) == 1:
+            log.warning("run cannot be looked up", run=str(runs[0]), reason=str(error))
+            return {runs[0]: RunView(state=HIDDEN)}
+        middle = len(runs) // 2
+        return {**await self._look_up(runs[:middle]), **await self._look_up(runs[middle:])}
 
     async def _queue_ids(self, entity: str) -> list[str]:
         answer = await self._transport.execute(
@@ -220,6 +226,19 @@ class WandbQueueService:
             )
             raise AgentUnfit(msg)
         return [known[queue.name] for queue in self._queues]
+
+
+@contextmanager
+def _answering(what: str) -> Generator[None, None, None]:
+    """A refusal, or an answer that lacks what it must hold, is an outage of the service."""
+    try:
+        yield
+    except RequestRefused as error:
+        msg = f"{what} was refused: {error}"
+        raise Unavailable(msg) from error
+    except _MALFORMED as error:
+        msg = f"{what} got an answer that is not understood ({type(error).__name__}: {error})"
+        raise Unavailable(msg) from error
 
 
 async def default_entity(transport: Transport) -> str:

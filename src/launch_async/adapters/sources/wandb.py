@@ -1,8 +1,11 @@
 """Jobs and code kept in W&B artifacts, streamed to disk and checked against their digests."""
 
 import base64
+import errno
 import hashlib
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -10,17 +13,20 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from launch_async.domain.errors import ItemError, Reason
+from launch_async.domain.errors import ItemError, Reason, gravest
 from launch_async.domain.job import ArtifactSource, GitSource, Job
 from launch_async.wire import operations
 from launch_async.wire.codec import MalformedError, decode_job
 from launch_async.wire.transport import RequestRefused, Transport, artifact_file_url
 
 JOB_FILE = "wandb-job.json"
+MAX_FILE_BYTES = 64 << 30
+MAX_MANIFEST_BYTES = 64 << 20
 DOWNLOADS_AT_ONCE = 8
 REGION = "default"
 
 _MISSING_STATES = frozenset({"DELETED", "PENDING"})
+_BAD_NAMES = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -28,7 +34,8 @@ class _Entry(msgspec.Struct, frozen=True):
 
     digest: str
     """Base64 of the content's MD5; for references whatever the store calls it."""
-    size: int = 0
+    size: int | None = None
+    """In bytes; references may come without."""
     ref: str | None = None
     birth: str | None = msgspec.field(default=None, name="birthArtifactID")
 
@@ -89,17 +96,26 @@ class WandbJobStore:
         with tempfile.TemporaryDirectory(prefix="launch-code-") as folder:
             manifest = await self._manifest(artifact, Path(folder))
         targets = {name: _inside(into, name, artifact) for name in manifest.contents}
-        async with anyio.create_task_group() as group:
-            for name, target in targets.items():
-                entry = manifest.contents[name]
-                group.start_soon(self._bounded_file, artifact, name, entry, target, name=name)
+        try:
+            async with anyio.create_task_group() as group:
+                for name, target in targets.items():
+                    entry = manifest.contents[name]
+                    group.start_soon(self._bounded_file, artifact, name, entry, target, name=name)
+        except ExceptionGroup as errors:
+            raise gravest(errors) from errors
 
     async def _bounded_file(
         self, artifact: _Artifact, name: str, entry: _Entry, target: Path
     ) -> None:
         async with self._downloads:
-            await anyio.Path(target.parent).mkdir(parents=True, exist_ok=True)
-            await self._file(artifact, name, entry, target)
+            try:
+                await anyio.Path(target.parent).mkdir(parents=True, exist_ok=True)
+                await self._file(artifact, name, entry, target)
+            except OSError as error:
+                if error.errno not in _BAD_NAMES:
+                    raise
+                msg = f"{artifact.label} holds the file {name!r}, which has no place on this disk"
+                raise ItemError(msg, reason=Reason.JOB_INVALID) from error
 
     async def _file(self, artifact: _Artifact, name: str, entry: _Entry, into: Path) -> None:
         if entry.ref is not None:
@@ -118,7 +134,7 @@ class WandbJobStore:
             PurePosixPath(name).name,
         )
         try:
-            await self._transport.download(url, into)
+            await self._transport.download(url, into, max_bytes=entry.size or MAX_FILE_BYTES)
         except RequestRefused as error:
             msg = f"{name} of {artifact.label} cannot be downloaded: {error}"
             raise ItemError(msg, reason=Reason.SOURCE_UNAVAILABLE) from error
@@ -129,9 +145,11 @@ class WandbJobStore:
     async def _manifest(self, artifact: _Artifact, folder: Path) -> _Manifest:
         path = folder / "manifest.json"
         try:
-            await self._transport.download(artifact.manifest_url, path)
+            await self._transport.download(
+                artifact.manifest_url, path, max_bytes=MAX_MANIFEST_BYTES
+            )
             return msgspec.json.decode(await anyio.Path(path).read_bytes(), type=_Manifest)
-        except (RequestRefused, msgspec.DecodeError) as error:
+        except (RequestRefused, msgspec.DecodeError, RecursionError) as error:
             msg = f"the manifest of {artifact.label} cannot be read: {error}"
             raise ItemError(msg, reason=Reason.SOURCE_UNAVAILABLE) from error
 
@@ -151,15 +169,17 @@ class WandbJobStore:
         if not found or found["state"] in _MISSING_STATES:
             msg = f"the job {ref} does not exist; see `wandb job list -e {entity} -p {project}`"
             raise ItemError(msg, reason=Reason.JOB_NOT_FOUND)
-        return _Artifact(
-            id=found["id"],
-            entity=entity,
-            project=project,
-            collection=name.split(":")[0],
-            type=found["artifactType"]["name"],
-            manifest_url=found["currentManifest"]["file"]["directUrl"],
-            label=f"the job {ref}",
-        )
+        label = f"the job {ref}"
+        with _understood(label):
+            return _Artifact(
+                id=found["id"],
+                entity=entity,
+                project=project,
+                collection=name.split(":")[0],
+                type=found["artifactType"]["name"],
+                manifest_url=found["currentManifest"]["file"]["directUrl"],
+                label=label,
+            )
 
     async def _by_id(self, artifact_id: str) -> _Artifact:
         label = "the job's code"
@@ -168,16 +188,17 @@ class WandbJobStore:
         if not found or found["state"] in _MISSING_STATES:
             msg = f"{label} (artifact {artifact_id}) does not exist any more; create the job again"
             raise ItemError(msg, reason=Reason.JOB_NOT_FOUND)
-        sequence = found["artifactSequence"]
-        return _Artifact(
-            id=found["id"],
-            entity=sequence["project"]["entity"]["name"],
-            project=sequence["project"]["name"],
-            collection=sequence["name"],
-            type=found["artifactType"]["name"],
-            manifest_url=found["currentManifest"]["file"]["directUrl"],
-            label=f"{label} {sequence['name']}",
-        )
+        with _understood(label):
+            sequence = found["artifactSequence"]
+            return _Artifact(
+                id=found["id"],
+                entity=sequence["project"]["entity"]["name"],
+                project=sequence["project"]["name"],
+                collection=sequence["name"],
+                type=found["artifactType"]["name"],
+                manifest_url=found["currentManifest"]["file"]["directUrl"],
+                label=f"{label} {sequence['name']}",
+            )
 
     async def _ask(self, document: str, variables: dict[str, Any], label: str) -> dict[str, Any]:
         try:
@@ -185,6 +206,16 @@ class WandbJobStore:
         except RequestRefused as error:
             msg = f"{label} cannot be read: {error}"
             raise ItemError(msg, reason=Reason.JOB_NOT_FOUND) from error
+
+
+@contextmanager
+def _understood(label: str) -> Generator[None, None, None]:
+    """A part that is missing means that the artifact is not whole."""
+    try:
+        yield
+    except (KeyError, TypeError) as error:
+        msg = f"{label} has no manifest or no collection; upload it again"
+        raise ItemError(msg, reason=Reason.SOURCE_UNAVAILABLE) from error
 
 
 def _inside(folder: Path, name: str, artifact: _Artifact) -> Path:

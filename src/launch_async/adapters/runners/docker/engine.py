@@ -120,6 +120,7 @@ class Engine:
         # Plain HTTP: aiodocker's own stream needs a background task and swallows its errors.
         with self.answering():
             async with self._get("events", {"filters": filters}) as response:
+                response.raise_for_status()
                 yield {}
                 async for line in response.content:
                     yield json.loads(line)

@@ -1,0 +1,55 @@
+"""A real HTTP server that answers as its script says, one handler per request."""
+
+import ssl
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class ScriptedApi:
+    """Requests that came, and the answers still to give; without one it answers `data: {}`."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.requests: list[web.Request] = []
+        self.bodies: list[bytes] = []
+        self.script: deque[Handler] = deque()
+
+    def then(self, status: int = 200, body: object = None, **headers: str) -> "ScriptedApi":
+        """Answer the next request so; a body that is not bytes is sent as JSON."""
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+
+        async def answer(_: web.Request) -> web.Response:
+            if isinstance(body, bytes):
+                return web.Response(status=status, body=body, headers=names)
+            return web.json_response(body, status=status, headers=names)
+
+        self.script.append(answer)
+        return self
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(request)
+        self.bodies.append(await request.read())
+        if self.script:
+            return await self.script.popleft()(request)
+        return web.json_response({"data": {}})
+
+
+@asynccontextmanager
+async def scripted_api(tls: ssl.SSLContext | None = None) -> AsyncGenerator[ScriptedApi]:
+    """Serve on a free port of the loopback."""
+    api = ScriptedApi()
+    runner = web.ServerRunner(web.Server(api.handle), shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+    await site.start()
+    port = runner.addresses[0][1]
+    api.url = f"http{'s' if tls else ''}://127.0.0.1:{port}"
+    try:
+        yield api
+    finally:
+        await runner.cleanup()
