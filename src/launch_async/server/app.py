@@ -138,6 +138,8 @@ async def get_health(_request: web.Request) -> web.StreamResponse:
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn refusals and faults into JSON, in the two forms that the client can show."""
+    if not _is_text(request.path):
+        return _refusal("the address is not valid UTF-8", 400)
     try:
         return await handler(request)
     except ApiError as error:
@@ -160,8 +162,18 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return _refusal(fault(error, method=request.method, path=request.path), 500)
 
 
+def _is_text(path: str) -> bool:
+    """Tell whether a path came as UTF-8; aiohttp keeps other bytes as halves of surrogates."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _refusal(message: str, status: int) -> web.Response:
-    return _json({"errors": [{"message": message}], "error": message}, status)
+    text = message.encode(errors="replace").decode()
+    return _json({"errors": [{"message": text}], "error": text}, status)
 
 
 def _json(body: Any, status: int) -> web.Response:

@@ -1,7 +1,6 @@
 """Who asks: a key in the Authorization header, looked up by its digest."""
 
 import base64
-import binascii
 
 from aiohttp import web
 from sqlalchemy import select
@@ -32,11 +31,12 @@ def key_of(header: str) -> str | None:
     scheme, _, rest = header.partition(" ")
     match scheme.lower():
         case "bearer":
-            return rest.strip() or None
+            key = rest.strip()
+            return key if key.isascii() and key else None
         case "basic":
             try:
                 _, _, key = base64.b64decode(rest.strip(), validate=True).decode().partition(":")
-            except (binascii.Error, UnicodeDecodeError):
+            except ValueError:  # not base64, or not text
                 return None
             return key or None
         case _:

@@ -91,6 +91,8 @@ async def list_files(
     else:
         wanted.append(run_files.c.uploaded_at.is_not(None))
         if pattern is not None:
+            if len(pattern) > MAX_FILE_NAME:
+                raise ApiError(f"a pattern has at most {MAX_FILE_NAME} characters")
             wanted.append(run_files.c.name.like(pattern))
     return await _select(connection, run_id, wanted, limit)
 

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
 from launch_async.server.history import Line, merge_keys, parse_line
+from launch_async.server.json_text import read_json
 from launch_async.server.projects import ensure_project, resolve_entity
 from launch_async.server.run_rows import RunRow, load_run
 from launch_async.server.runs import insert_run, set_run_state
@@ -28,12 +29,13 @@ HISTORY = "wandb-history.jsonl"
 EVENTS = "wandb-events.jsonl"
 SUMMARY = "wandb-summary.json"
 CONSOLE = "output.log"
+MAX_LINE = 2_000_000_000  # GraphQL counts lines in 32 bits
 
 
 class Block(msgspec.Struct, frozen=True):
     """Lines of one file, the first at line `offset`."""
 
-    offset: Annotated[int, msgspec.Meta(ge=0)] = 0
+    offset: Annotated[int, msgspec.Meta(ge=0, le=MAX_LINE)] = 0
     content: list[str] = []
 
     @property
@@ -58,7 +60,7 @@ class Post(msgspec.Struct, frozen=True):
     def state(self) -> tuple[str, int | None]:
         """Return the state and exit code that the run has after this request."""
         if self.complete:
-            code = self.exitcode or 0
+            code = _signed(self.exitcode or 0)
             return ("finished" if code == 0 else "failed"), code
         return ("preempting" if self.preempting else "running"), None
 
@@ -84,12 +86,24 @@ async def apply(
     values |= await _append_events(connection, run, post.block(EVENTS))
     values |= await _write_console(connection, run, post.block(CONSOLE))
     summary = post.block(SUMMARY).content
-    if summary:
+    if summary and _is_object(summary[-1]):
         values["summary"] = summary[-1]
     await connection.execute(update(runs).where(runs.c.id == run.id).values(**values))
     state, exit_code = post.state()
     if (state, exit_code) != (run.state, run.exit_code):
         await set_run_state(connection, run.id, state, exit_code=exit_code, now=now)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(read_json(text), dict)
+    except ValueError:
+        return False
+
+
+def _signed(code: int) -> int:
+    """Return an exit code in 32 bits with a sign: Windows has such as 3221225477."""
+    return (code + 2**31) % 2**32 - 2**31
 
 
 def _parse(body: bytes) -> Post:

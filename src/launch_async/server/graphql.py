@@ -131,6 +131,8 @@ def _tell(error: GraphQLError) -> tuple[int, dict[str, Any]]:
     path = list(error.path or ())
     if isinstance(cause, ApiError):
         return cause.status, {"message": cause.message, "path": path}
+    if isinstance(cause, RecursionError):
+        return 400, {"message": "the request is nested too deeply", "path": path}
     return 500, {"message": fault(cause, path=path), "path": path}
 
 

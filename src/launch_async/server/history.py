@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Table, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.errors import ApiError
+from launch_async.server.json_text import MAX_INT, read_json
 from launch_async.server.store.tables.runs import run_history
 
 BATCH_LINES = 1000
@@ -44,8 +45,8 @@ class Spec(msgspec.Struct, frozen=True, rename="camel"):
 def parse_line(body: str) -> Line:
     """Read a line; one that is no JSON object is kept as it is and has no metrics."""
     try:
-        content = json.loads(body)  # takes NaN and Infinity, which clients may write
-    except (ValueError, RecursionError):
+        content = read_json(body)
+    except ValueError:
         content = None
     if not isinstance(content, dict):
         return Line(body, None, {})
@@ -199,5 +200,7 @@ def _kind_of(value: Any) -> str:
 def _whole(value: Any) -> int | None:
     """Return a step as an int; the client may write it as 3.0."""
     if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > MAX_INT:
+        return None
+    return value

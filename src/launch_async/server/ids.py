@@ -5,6 +5,8 @@ import binascii
 
 from launch_async.server.errors import ApiError
 
+MAX_DIGITS = 18  # what fits into the 64 bits of a row id
+
 
 def encode_id(kind: str, *parts: str | int) -> str:
     """Return the opaque id of one thing; numeric parts keep it free of `-` and `_`."""
@@ -22,10 +24,24 @@ def decode_id(value: str, kind: str) -> tuple[str, ...]:
 
 def decode_number(value: str, kind: str) -> int:
     """Return the one number behind an id; 404 when there is none."""
-    parts = decode_id(value, kind)
-    if len(parts) != 1 or not parts[0].isascii() or not parts[0].isdigit():
+    (number,) = decode_numbers(value, kind, 1)
+    return number
+
+
+def decode_numbers(value: str, kind: str, count: int) -> list[int]:
+    """Return the numbers behind an id; 404 when they are not that many."""
+    numbers = [read_number(part) for part in decode_id(value, kind)]
+    known = [number for number in numbers if number is not None]
+    if len(known) != count or len(numbers) != count:
         raise ApiError(f"{kind} {value!r} not found", status=404)
-    return int(parts[0])
+    return known
+
+
+def read_number(text: str) -> int | None:
+    """Return the whole number that a text is, None when it is none or no row can have it."""
+    if not 1 <= len(text) <= MAX_DIGITS or not text.isascii() or not text.isdigit():
+        return None
+    return int(text)
 
 
 def encode_run_id(run_name: str, project: str, entity: str) -> str:

@@ -5,11 +5,11 @@ Filters are W&B's MongoDB-like JSON; only conjunctions of equalities are served.
 
 from typing import Any
 
-import msgspec
 from sqlalchemy import ColumnElement, false, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.errors import ApiError
+from launch_async.server.json_text import read_json
 from launch_async.server.projects import ProjectRow
 from launch_async.server.run_rows import RunRow, run_of, run_select
 from launch_async.server.store.tables.people import users
@@ -29,6 +29,8 @@ COLUMN_OF_FILTER: dict[str, ColumnElement[Any]] = {
 }
 OLDEST_FIRST = frozenset({"+created_at", "created_at", "+createdAt", "createdAt"})
 MAX_CHOICES = 1000
+MAX_CONDITIONS = 100  # SQLite takes expressions of a thousand levels
+MAX_DEPTH = 16
 NEWEST_FIRST = frozenset({"-created_at", "-createdAt"})
 
 Condition = ColumnElement[bool]
@@ -69,21 +71,25 @@ def conditions(project: ProjectRow, filters: str | None) -> list[Condition]:
 
 
 def _parse(filters: str | None) -> Any:
-    return msgspec.json.decode(filters) if filters else {}
+    return read_json(filters) if filters else {}
 
 
-def _understand(part: Any) -> list[Condition]:
+def _understand(part: Any, depth: int = 0) -> list[Condition]:
     if not isinstance(part, dict):
         raise ApiError("run filters are a JSON object")
+    if depth > MAX_DEPTH:
+        raise ApiError("these run filters are nested too deeply")
     found: list[Condition] = []
     for key, value in part.items():
         if key == "$and" and isinstance(value, list):
             for inner in value:
-                found += _understand(inner)
+                found += _understand(inner, depth + 1)
         elif key == "$or" and isinstance(value, list) and len(value) == 1:
-            found += _understand(value[0])
+            found += _understand(value[0], depth + 1)
         else:
             found.append(_equality(key, value))
+    if len(found) > MAX_CONDITIONS:
+        raise ApiError(f"run filters have at most {MAX_CONDITIONS} conditions here")
     return found
 
 

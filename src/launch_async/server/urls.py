@@ -39,9 +39,13 @@ class UrlSigner:
     def check(self, method: str, key: str, query: Mapping[str, str]) -> None:
         """Raise a 403 unless the query permits this method on this key now."""
         expires = query.get("expires", "")
-        expected = self._sign(method, key, expires, query.get("filename"))
         given = query.get("signature", "")
-        if not hmac.compare_digest(expected.encode(), given.encode()):
+        try:
+            expected = self._sign(method, key, expires, query.get("filename"))
+            right = hmac.compare_digest(expected.encode(), given.encode())
+        except UnicodeEncodeError:  # bytes in the address that are no text
+            right = False
+        if not right:
             raise ApiError("this address is not signed by this server", status=403)
         if int(expires) < self._clock():
             raise ApiError("this address has expired; ask for a new one", status=403)

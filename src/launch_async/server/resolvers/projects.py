@@ -8,7 +8,7 @@ from sqlalchemy import update
 from launch_async.server import projects as rules
 from launch_async.server.context import Info, request_of
 from launch_async.server.errors import ApiError
-from launch_async.server.ids import decode_number, encode_id
+from launch_async.server.ids import decode_number, encode_id, read_number
 from launch_async.server.projects import EntityRow, ProjectRow
 from launch_async.server.resolvers.viewer import load_user
 from launch_async.server.run_rows import UserRow
@@ -148,9 +148,10 @@ def page_start(cursor: str | None) -> int:
     """Return the number behind a cursor, 0 for the first page; 400 when it is not ours."""
     if not cursor:
         return 0
-    if not cursor.isascii() or not cursor.isdigit():
+    number = read_number(cursor)
+    if number is None:
         raise ApiError(f"{cursor!r} is not a cursor of this server")
-    return int(cursor)
+    return number
 
 
 def connection_of(nodes: list[Any], cursors: list[str], *, has_next: bool, **more: Any) -> Json:

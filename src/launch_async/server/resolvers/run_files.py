@@ -8,8 +8,7 @@ from ariadne import MutationType, ObjectType, SchemaBindable
 from launch_async.server import files
 from launch_async.server import runs as rules
 from launch_async.server.context import Info, Request, request_of
-from launch_async.server.errors import ApiError
-from launch_async.server.ids import decode_id, encode_id, encode_run_id
+from launch_async.server.ids import decode_numbers, encode_id, encode_run_id
 from launch_async.server.resolvers.projects import connection_of, page_size, page_start
 from launch_async.server.run_rows import RunRow
 from launch_async.server.storage import content_type_of
@@ -159,7 +158,5 @@ def file_node(request: Request, one: files.RunFile) -> Json:
 
 
 def _numbers(opaque: str) -> tuple[int, int]:
-    parts = decode_id(opaque, FILE_KIND)
-    if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
-        raise ApiError(f"file {opaque!r} not found", status=404)
-    return int(parts[0]), int(parts[1])
+    run_id, file_id = decode_numbers(opaque, FILE_KIND, 2)
+    return run_id, file_id

@@ -11,6 +11,7 @@ from launch_async.server import console, history, run_list
 from launch_async.server.context import Info, request_of
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import encode_run_id
+from launch_async.server.json_text import read_json
 from launch_async.server.projects import ProjectRow
 from launch_async.server.resolvers.projects import connection_of, page_size, page_start
 from launch_async.server.run_rows import RunRow, load_run
@@ -127,7 +128,7 @@ def resolve_read_only(_row: RunRow, _info: Info) -> bool:
 @run.field("wandbConfig")
 def resolve_wandb_config(row: RunRow, _info: Info, keys: Sequence[str] | None = None) -> str:
     """Return the client's own part of the config, or only these keys of it."""
-    config = msgspec.json.decode(row.config)
+    config = read_json(row.config)
     own = config.get("_wandb")
     own = own.get("value") if isinstance(own, dict) else None
     own = own if isinstance(own, dict) else {}

@@ -3,9 +3,10 @@
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 from ariadne import ScalarType, SchemaBindable
 from graphql import GraphQLError
+
+from launch_async.server.json_text import read_json
 
 MAX_INT64 = 2**63 - 1
 
@@ -22,8 +23,8 @@ def parse_json_string(value: Any) -> str:
     if not isinstance(value, str):
         raise GraphQLError(f"a JSONString is a string that holds JSON, not {type(value).__name__}")
     try:
-        msgspec.json.decode(value.encode(), type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        read_json(value)
+    except ValueError as error:
         raise GraphQLError(f"a JSONString does not hold JSON: {error}") from error
     return value
 
@@ -34,7 +35,7 @@ def parse_int64(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise GraphQLError(f"an Int64 is a whole number, not {value!r}")
     try:
-        number = int(value)
+        number = int(value)  # a ValueError for thousands of digits too
     except ValueError as error:
         raise GraphQLError(f"an Int64 is a whole number, not {value!r}") from error
     if not -MAX_INT64 - 1 <= number <= MAX_INT64:
