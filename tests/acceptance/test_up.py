@@ -210,3 +210,17 @@ def test_a_key_that_the_server_refuses_is_one_line_and_exit_3(tmp_path: Path):
         key = {"WANDB_API_KEY": control_plane.key}
         said = one_line(shell.run("launch-async", *words, code=3, within_seconds=30, **key))
         assert "no queue nosuch in the entity local" in said
+
+
+def test_an_agent_waits_for_a_service_that_is_down_and_can_be_stopped_meanwhile(tmp_path: Path):
+    env = program_environment(
+        tmp_path / "home", url=f"http://127.0.0.1:{free_port()}", key="k" * 40
+    )
+    with ExitStack() as programs:
+        shell = Shell(tmp_path / "work", env=env, programs=programs)
+        shell.write("launch-config.yaml", "agent: {state_dir: state, admin: ''}\n")
+        agent = shell.start("launch-async", "agent", "-q", "q", "-c", "launch-config.yaml")
+        agent.wait_for("the service does not answer yet", within_seconds=60)
+        agent.interrupt()
+        assert agent.wait(within_seconds=5) == 0
+        assert "Traceback" not in agent.output

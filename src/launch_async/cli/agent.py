@@ -64,9 +64,19 @@ def agent(
 
 async def _run(config: LaunchConfig) -> int:
     login = find_login(os.environ, home=Path.home(), working_dir=Path.cwd())
+    opened: list[Agent] = []
+
+    def stop(cause: str) -> None:
+        """Before the agent is open nothing is under way: leave at once."""
+        if opened:
+            opened[0].stop(cause)
+        else:
+            tasks.cancel_scope.cancel()
+
     async with anyio.create_task_group() as tasks:
+        await tasks.start(on_signals, stop)
         async with open_agent(config, login, os.environ) as agent:
-            await tasks.start(on_signals, agent.stop)
+            opened.append(agent)
             await run_with_admin(agent, config.agent.admin)
         tasks.cancel_scope.cancel()
     return 0
