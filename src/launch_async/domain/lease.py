@@ -3,7 +3,7 @@
     PENDING -pop-> LEASED -ack-> CLAIMED -run-> RUNNING -run-> FINISHED | FAILED | STOPPED
        ^--lapse------'            '--fail--> FAILED <--fail--'
 
-An item that the protocol never closes follows its run; a run that starts again takes its item along.
+The protocol never closes an item: it follows its run, and a run that starts again takes it along.
 """
 
 from collections.abc import Mapping

@@ -12,6 +12,7 @@ from launch_async.domain.lease import FAILABLE, EndedBy, ItemEvent, ItemState, m
 from launch_async.server import leases
 from launch_async.server.items import ItemRow
 from launch_async.server.queueing import follow_run, item_of_run
+from launch_async.server.run_rows import TERMINAL_STATES
 from launch_async.server.runs import set_run_state
 from launch_async.server.store.engine import insert
 from launch_async.server.store.tables.people import entities
@@ -59,7 +60,10 @@ async def fail_item(
     agent_id: int | None,
     now: datetime,
 ) -> None:
-    """Take an agent's word that an item failed; what cannot fail any more stays as it is."""
+    """Take an agent's word that an item failed; what cannot fail any more stays as it is.
+
+    An item whose run was asked to stop was stopped, whatever the agent calls it.
+    """
     if ACK_REFUSED in message or (agent_id is not None and item.agent_id != agent_id):
         return
     why = {
@@ -72,7 +76,7 @@ async def fail_item(
         .where(queue_items.c.id == item.id, queue_items.c.state.in_(FAILABLE))
         .values(
             **why,
-            state=move(ItemState.CLAIMED, ItemEvent.FAIL),
+            state=move(ItemState.CLAIMED, await _end_of(connection, item)),
             ended_by=EndedBy.AGENT,
             ended_at=now,
             lease_expires_at=None,
@@ -129,8 +133,14 @@ async def delete_item(connection: AsyncConnection, item_id: int, *, queue_id: in
     return gone.rowcount == 1
 
 
+async def _end_of(connection: AsyncConnection, item: ItemRow) -> ItemEvent:
+    run = None if item.run_name is None else await _run_of(connection, item, item.run_name)
+    stopped = run is not None and run.stop_requested and run.state not in TERMINAL_STATES
+    return ItemEvent.RUN_STOPPED if stopped else ItemEvent.FAIL
+
+
 async def _give_up_run(connection: AsyncConnection, item: ItemRow, *, now: datetime) -> None:
-    """Mark the run behind a failed item as crashed: its process is gone and will not say so."""
+    """Mark the run behind a failed item as crashed: nobody is left who could say so."""
     if item.run_name is None:
         return
     newest = await item_of_run(
@@ -138,7 +148,7 @@ async def _give_up_run(connection: AsyncConnection, item: ItemRow, *, now: datet
     )
     run = await _run_of(connection, item, item.run_name)
     requeued = newest is not None and newest.id != item.id  # the run is another item's now
-    if run is not None and run.state == "running" and not requeued:
+    if run is not None and run.state not in TERMINAL_STATES and not requeued:
         await set_run_state(connection, run.id, "crashed", now=now)
 
 

@@ -9,6 +9,7 @@ import msgspec
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from launch_async.domain.lease import ItemState
 from launch_async.server import queueing
 from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
@@ -25,6 +26,7 @@ from launch_async.server.store.engine import insert
 from launch_async.server.store.tables.people import entities
 from launch_async.server.store.tables.runs import projects, run_alerts, run_files, runs
 
+ABOUT_TO_START = (ItemState.CLAIMED, ItemState.RUNNING)
 RUN_NAME_LENGTH = 8
 RUN_NAME_ALPHABET = string.ascii_lowercase + string.digits
 
@@ -182,8 +184,23 @@ async def require_membership(connection: AsyncConnection, request: Request, run_
     await resolve_entity(connection, request, entity or "")
 
 
-async def request_stop(connection: AsyncConnection, run: RunRow) -> None:
-    """Ask a run to stop: its process hears it with its next file_stream, its agent by a query."""
+async def request_stop(connection: AsyncConnection, request: Request, storage_id: str) -> None:
+    """Ask a run to stop: its process hears it with its next file_stream, its agent by a query.
+
+    A run that an agent has claimed an item for may be stopped before it says a word: it is made
+    then, so that both hear of the stop. One that ended already is no error.
+    """
+    run_name, project_name, entity_name = decode_run_id(storage_id)
+    entity = await resolve_entity(connection, request, entity_name)
+    claimed = await queueing.item_of_run(
+        connection, entity=entity.name, project=project_name, run_name=run_name
+    )
+    if claimed is not None and claimed.state in ABOUT_TO_START:
+        place = await ensure_project(
+            connection, entity.id, project_name, user_id=request.viewer.user_id
+        )
+        await insert_run(connection, request, place, run_name, {})
+    run = await require_run_by_id(connection, request, storage_id)
     if not run.ended:
         await connection.execute(
             update(runs).where(runs.c.id == run.id).values(stop_requested=True)

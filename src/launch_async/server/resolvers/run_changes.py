@@ -60,8 +60,7 @@ async def resolve_stop_run(
     """Ask a run to stop; one that ended already is no error."""
     request = request_of(info)
     async with request.store.write() as connection:
-        row = await rules.require_run_by_id(connection, request, input["id"])
-        await rules.request_stop(connection, row)
+        await rules.request_stop(connection, request, input["id"])
     return {"success": True}
 
 
