@@ -1,11 +1,14 @@
 """What belongs to an entity is reached by its members only, by whatever way it is asked for."""
 
+import json
+
 import pytest
 from client_documents import client_document
+from launch_harness import ACK_AS, spec
 from server_harness import Http, Server
 
 from launch_async.server.ids import encode_run_id
-from launch_async.server.users import create_api_key, create_user
+from launch_async.server.users import add_member, create_api_key, create_team, create_user
 
 pytestmark = pytest.mark.anyio
 
@@ -104,3 +107,38 @@ async def test_a_strangers_deletion_of_files_is_a_404(http: Http, stranger: str)
     reply = await http.ask(client_document("deleteFiles.files"), stranger, files=[file_id])
     assert reply.status == 404
     assert await http.server.rows("select name from run_files") == [("kept.txt",)]
+
+
+async def test_an_agent_of_another_entity_claims_no_run_that_was_there(http: Http) -> None:
+    """Else it could have somebody's run marked as crashed, by failing the item."""
+    async with http.server.services.store.write() as connection:
+        helper = await create_user(connection, "helper")
+        key = await create_api_key(connection, helper)
+        tester = http.server.user_id
+        team = await create_team(connection, "team", admin_user_id=helper)
+        await add_member(connection, team, tester)
+    make = """mutation($e: String!) { createRunQueue(input: {entityName: $e, queueName: "q",
+      projectName: "model-registry", access: PROJECT}) { queueID } }"""
+    await http.data(make, e="team")
+    push = client_document("pushToRunQueue.api")
+    queue = (
+        await http.data(
+            client_document("ProjectRunQueues.api"), entity="team", projectName="model-registry"
+        )
+    )["project"]["runQueues"][0]["id"]
+    await http.stream("secret", {})
+    for named, allowed in (({}, False), ({"run_id": "secret"}, True)):
+        await http.data(push, queueID=queue, runSpec=json.dumps(spec(project="proj", **named)))
+        popped = await http.ask(
+            client_document("popFromRunQueue.api"),
+            key,
+            entity="team",
+            project="model-registry",
+            queueName="q",
+        )
+        item = popped.json()["data"]["popFromRunQueue"]["runQueueItemId"]
+        acked = await http.ask(ACK_AS, key, item=item, run="secret")
+        assert acked.json()["data"]["ackRunQueueItem"]["success"] is allowed
+        if not allowed:
+            acked = await http.ask(ACK_AS, key, item=item, run="fresh")
+            assert acked.json()["data"]["ackRunQueueItem"]["success"]

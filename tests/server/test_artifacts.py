@@ -5,6 +5,7 @@ from artifact_harness import PROJECT, ArtifactClient, b64, md5
 from client_documents import client_document
 from server_harness import Http, Server
 
+from launch_async.server.ids import encode_id
 from launch_async.server.users import create_api_key, create_user
 
 pytestmark = pytest.mark.anyio
@@ -204,3 +205,28 @@ async def test_aliases_and_tags_change(client: ArtifactClient, http: Http) -> No
     now = await client.named("data")
     assert [tag["name"] for tag in now["tags"]] == ["t2"]
     assert (now["description"], now["metadata"]) == ("new", '{"k":2}')
+
+
+async def test_a_collection_does_not_take_anothers_name(client: ArtifactClient, http: Http) -> None:
+    await client.log({"a": b"1"}, "one")
+    await client.log({"a": b"1"}, "two")
+    (one,) = await http.server.rows("select id from artifact_collections where name = 'one'")
+    rename = client_document("UpdateArtifactSequence.python")
+    sequence = encode_id("ArtifactCollection", one.id)
+    taken = await http.ask(rename, input={"artifactSequenceID": sequence, "name": "two"})
+    assert (taken.status, "already" in taken.json()["errors"][0]["message"]) == (409, True)
+    for name in ("one", "three"):
+        await http.data(rename, input={"artifactSequenceID": sequence, "name": name})
+    assert await client.named("three:latest") is not None
+
+
+async def test_an_unfinished_version_takes_no_alias_from_a_good_one(
+    client: ArtifactClient, http: Http
+) -> None:
+    good = await client.log({"a": b"1"})
+    unfinished = (await client.create(digest="e" * 32))["id"]
+    change = {"artifactID": unfinished}
+    change["aliases"] = [{"artifactCollectionName": "data", "alias": "latest"}]
+    reply = await http.ask(client_document("UpdateArtifact.python"), input=change)
+    assert reply.status == 400
+    assert (await client.named("data:latest"))["id"] == good

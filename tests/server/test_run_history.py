@@ -1,6 +1,7 @@
 """Reading back what a run logged."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from server_harness import Http
 
+from launch_async.server import history
 from launch_async.server.console import parse_console
 from launch_async.server.history import merge_keys, parse_line, thin_out
+from launch_async.server.resolvers import runs
 
 pytestmark = pytest.mark.anyio
 
@@ -162,3 +165,26 @@ def test_thinning_keeps_the_order_and_the_last_point(count: int, samples: int) -
     assert thin == sorted(thin, key=lambda point: point["n"])
     assert thin[-1:] == points[-1:]
     assert len({point["n"] for point in thin}) == len(thin)
+
+
+@pytest.mark.parametrize("samples", [-1, 0, 2**31 - 1])
+async def test_no_number_of_samples_asks_for_everything(
+    http: Http, monkeypatch: pytest.MonkeyPatch, samples: int
+) -> None:
+    monkeypatch.setattr(history, "MAX_SAMPLES", 5)
+    monkeypatch.setattr(runs, "MAX_HISTORY_PAGE", 5)
+    await log(http, *({"_step": step, "a": step} for step in range(103)))
+    query = """query($n: Int, $spec: [JSONString!]!) {
+      project(name: "proj", entityName: "tester") { run(name: "r1") {
+        page: history(minStep: 0, samples: $n) spread: history(samples: $n)
+        sampledHistory(specs: $spec) } } }"""
+    spec = json.dumps({"keys": ["a"], "samples": samples})
+    found = (await http.data(query, n=samples, spec=[spec]))["project"]["run"]
+    assert len(found["page"]) <= 5
+    assert len(found["spread"]) <= 5
+    (points,) = found["sampledHistory"]
+    assert len(points) <= 5
+    if samples > 0:
+        assert points[-1] == {"a": 102}
+        steps = [point["a"] for point in points]
+        assert max(b - a for a, b in pairwise([0, *steps])) < 60

@@ -25,6 +25,7 @@ KILLED: Final = "KILLED"
 STATUSES: Final = ("POLLING", "RUNNING", KILLED)
 NAME_ALPHABET: Final = string.ascii_lowercase + string.digits
 NAME_LENGTH: Final = 8
+MAX_AGENTS: Final = 500  # every start of an agent leaves one; people look at the newest
 
 
 class AgentQueue(msgspec.Struct, frozen=True):
@@ -173,6 +174,7 @@ async def _agents(connection: AsyncConnection, which: ColumnElement[bool]) -> li
         .outerjoin(users, users.c.id == launch_agents.c.created_by)
         .where(which)
         .order_by(launch_agents.c.heartbeat_at.desc(), launch_agents.c.id.desc())
+        .limit(MAX_AGENTS)
     )
     rows = result.all()
     queues = await _queues_of(connection, [row.id for row in rows])

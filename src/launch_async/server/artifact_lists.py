@@ -29,6 +29,7 @@ from launch_async.server.store.tables.artifacts import (
     artifact_types,
     artifacts,
 )
+from launch_async.server.store.tables.people import entities
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -202,10 +203,15 @@ async def holds_blob(connection: AsyncConnection, artifact: ArtifactRow, md5: st
     return rows.first() is not None
 
 
-async def artifact_of_client_id(connection: AsyncConnection, client_id: str) -> ArtifactRow | None:
-    """Return the version that a client made under its own id."""
+async def artifact_of_client_id(
+    connection: AsyncConnection, client_id: str, *, entity_names: Sequence[str]
+) -> ArtifactRow | None:
+    """Return the version of these entities that a client made under its own id."""
     found = await load_artifacts(
-        connection, artifact_select().where(artifacts.c.client_id == client_id).limit(1)
+        connection,
+        artifact_select()
+        .where(artifacts.c.client_id == client_id, entities.c.name.in_(entity_names))
+        .limit(1),
     )
     return found[0] if found else None
 

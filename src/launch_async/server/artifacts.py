@@ -176,6 +176,8 @@ async def update_artifact(
         .values(**_changes(given), updated_at=now)
     )
     if given.get("aliases") is not None:
+        if artifact.state != COMMITTED:  # an alias would leave a version that can be had for it
+            raise ApiError("only a committed version can have aliases")
         wanted = _wanted(artifact.collection, given["aliases"])
         old = [alias for _, alias in artifact.aliases if alias not in wanted]
         await take_aliases(connection, artifact, old)

@@ -29,9 +29,19 @@ async def ack_item(
     *,
     run_name: str,
     agent_id: int | None,
+    entities_of_viewer: Sequence[str],
     now: datetime,
 ) -> bool:
-    """Claim an item for a run. A run that is under way already takes the item along at once."""
+    """Claim an item for a run. A run that is under way already takes the item along at once.
+
+    Whoever holds an item may crash its run. So an agent of another entity than the run's claims
+    no run that was there before, unless the item asks for that one.
+    """
+    if item.run_entity not in entities_of_viewer and item.leased_at is not None:
+        before = await _run_of(connection, item, run_name)
+        asked_for = msgspec.json.decode(item.run_spec).get("run_id")
+        if before is not None and before.created_at < item.leased_at and asked_for != run_name:
+            return False
     claimed = await leases.ack(
         connection, item_id=item.id, run_name=run_name, agent_id=agent_id, now=now
     )

@@ -18,6 +18,8 @@ from launch_async.server.store.tables.runs import run_history
 
 BATCH_LINES = 1000
 DEFAULT_SAMPLES = 500
+MAX_SAMPLES = 10_000
+MAX_SPECS = 100
 MAX_DEPTH = 16
 MAX_KEYS = 10_000  # a run that invents a key per step must not make its row grow without end
 
@@ -114,7 +116,7 @@ async def evenly(
     last = await connection.scalar(select(func.max(table.c.line)).where(table.c.run_id == run_id))
     if last is None:
         return []
-    stride = max(1, -(-(last + 1) // max(1, samples)))
+    stride = max(1, -(-(last + 1) // max(1, min(samples, MAX_SAMPLES))))
     wanted = (last - table.c.line) % stride == 0
     rows = await connection.execute(
         select(table.c.body).where(table.c.run_id == run_id, wanted).order_by(table.c.line)
@@ -123,13 +125,27 @@ async def evenly(
 
 
 async def sampled(connection: AsyncConnection, run_id: int, spec: Spec) -> list[dict[str, Any]]:
-    """Return up to `spec.samples` points that have every key of the spec."""
+    """Return up to `spec.samples` points that have every key of the spec.
+
+    Of more than twice the most that can be asked for, every second one is dropped on the way.
+    """
     points: list[dict[str, Any]] = []
+    stride, count = 1, 0
     async for body in _every_line(connection, run_id, spec):
         metrics = parse_line(body).metrics
-        if all(key in metrics for key in spec.keys):
-            points.append({key: metrics[key] for key in spec.keys} if spec.keys else metrics)
-    return thin_out(points, spec.samples)
+        if not all(key in metrics for key in spec.keys):
+            continue
+        point = {key: metrics[key] for key in spec.keys} if spec.keys else metrics
+        if count % stride and points:
+            points[-1] = point  # the last one of all is always among them
+        else:
+            points.append(point)
+        count += 1
+        if len(points) > 2 * MAX_SAMPLES:
+            points = points[1::2]
+            stride *= 2
+            count = 0
+    return thin_out(points, min(spec.samples, MAX_SAMPLES))
 
 
 def thin_out(points: list[dict[str, Any]], samples: int) -> list[dict[str, Any]]:

@@ -168,6 +168,8 @@ def check_name(kind: str, name: str) -> None:
     """Raise a 400 for a name that could not stand in a path or on a page."""
     if not 1 <= len(name) <= MAX_NAME_LENGTH:
         raise ApiError(f"a {kind} name has 1 to {MAX_NAME_LENGTH} characters, not {len(name)}")
+    if name in {".", ".."}:
+        raise ApiError(f"{name!r} is a step in a path and no {kind} name")
     if not FORBIDDEN.isdisjoint(name) or not name.isprintable():
         signs = " ".join(sorted(FORBIDDEN))
         raise ApiError(f"a {kind} name may not contain {signs} or control characters: {name!r}")

@@ -17,6 +17,7 @@ from launch_async.server.artifact_rows import (
     ArtifactRow,
     CollectionRow,
     find_collection,
+    named_collection,
     require_artifact,
 )
 from launch_async.server.context import Info, Request, request_of
@@ -242,6 +243,9 @@ async def update_artifact_sequence(_: None, info: Info, input: Json) -> Json:  #
         check_name("artifact", changes["name"])
     async with request.store.write() as connection:
         row = await _sequence(connection, request, input)
+        name = changes.get("name", row.name)
+        if name != row.name and await named_collection(connection, row.project_id, name):
+            raise ApiError(f"there is an artifact {name!r} already; take another name", status=409)
         await connection.execute(
             update(artifact_collections)
             .where(artifact_collections.c.id == row.id)

@@ -62,8 +62,10 @@ async def resolve_client_id(_: None, info: Info, client_id: str) -> Json | None:
     """Return the id of the version that a client made under its own id."""
     request = request_of(info)
     async with request.store.read() as connection:
-        row = await lists.artifact_of_client_id(connection, client_id)
-    if row is None or row.collection.entity_name not in request.viewer.entities:
+        row = await lists.artifact_of_client_id(
+            connection, client_id, entity_names=request.viewer.entities
+        )
+    if row is None:
         return None
     return {"server_id": encode_id(ARTIFACT, row.id)}
 

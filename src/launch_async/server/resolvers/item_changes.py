@@ -90,6 +90,7 @@ async def ack_run_queue_item(_: None, info: Info, input: Json) -> Json:  # noqa:
                 item,
                 run_name=run_name,
                 agent_id=_agent_number(input),
+                entities_of_viewer=request.viewer.entities,
                 now=request.now(),
             )
         }

@@ -181,7 +181,7 @@ async def resolve_history(
             row.id,
             min_step=min_step,
             max_step=max_step,
-            limit=min(MAX_HISTORY_PAGE if samples is None else samples, MAX_HISTORY_PAGE),
+            limit=max(0, min(MAX_HISTORY_PAGE if samples is None else samples, MAX_HISTORY_PAGE)),
         )
 
 
@@ -198,6 +198,8 @@ async def resolve_sampled_history(
     row: RunRow, info: Info, specs: Sequence[str]
 ) -> list[list[Json]]:
     """Return the points of each spec."""
+    if len(specs) > history.MAX_SPECS:
+        raise ApiError(f"at most {history.MAX_SPECS} specs per request, not {len(specs)}")
     wanted = [history.parse_spec(spec) for spec in specs]
     async with request_of(info).store.read() as connection:
         return [await history.sampled(connection, row.id, spec) for spec in wanted]
