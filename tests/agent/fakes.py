@@ -114,11 +114,11 @@ class FakeService:
         waiting = self.pending.get(queue.name)
         return waiting.popleft() if waiting else None
 
-    async def ack(self, item_id: ItemId, run_id: RunId) -> bool:
+    async def ack(self, item: Item) -> bool:
         await anyio.lowlevel.checkpoint()
-        self.acks.append((item_id, run_id))
+        self.acks.append((item.id, item.run_id))
         self._maybe_fail("ack")
-        return item_id not in self.refused_acks
+        return item.id not in self.refused_acks
 
     async def fail(self, item_id: ItemId, outcome: Outcome, *, files: Sequence[str]) -> None:
         self._maybe_fail("fail")

@@ -22,7 +22,7 @@ async def claim(tracked: Tracked, tools: Tools) -> bool:
         return False
     await tools.table.move(tracked, Phase.CLAIMING)
     claimed = await insist(
-        lambda: tools.queue.ack(item.id, item.run_id),
+        lambda: tools.queue.ack(item),
         doing="claiming",
         tracked=tracked,
         tools=tools,

@@ -16,6 +16,9 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     popped_at: float
     """Unix time in seconds, for people; durations are measured on the monotonic clock."""
 
+    leased_to: str | None = None
+    """The agent's registration that popped it, in the service's words: the lease's holder."""
+
     @property
     def run(self) -> RunRef:
         """The W&B run that this item becomes."""

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from launch_async.domain.ids import ItemId, QueueRef, RunId
+from launch_async.domain.ids import ItemId, QueueRef
 from launch_async.domain.item import Item
 from launch_async.domain.outcome import Outcome
 
@@ -25,7 +25,7 @@ class ItemQueue(Protocol):
         """The next item, leased to this agent for a short time; None when the queue is empty."""
         ...
 
-    async def ack(self, item_id: ItemId, run_id: RunId) -> bool:
+    async def ack(self, item: Item) -> bool:
         """Claim the item with its run id. False: somebody else has it, or it was cancelled."""
         ...
 

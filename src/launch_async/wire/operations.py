@@ -50,6 +50,19 @@ mutation ackRunQueueItem($itemId: ID!, $runId: String!) {
 }
 """
 
+ACK_AS = """
+mutation ackRunQueueItem($itemId: ID!, $runId: String!, $agentId: ID) {
+  ackRunQueueItem(input: {
+    runQueueItemId: $itemId, runName: $runId, launchAgentId: $agentId
+  }) { success }
+}
+"""
+"""The ack with its lease's holder, for services whose `ACK_FIELDS` has `launchAgentId`."""
+
+ACK_FIELDS = """
+query AckFields { __type(name: "AckRunQueueItemInput") { inputFields { name } } }
+"""
+
 FAIL = """
 mutation failRunQueueItem(
   $runQueueItemId: ID!, $message: String!, $stage: String!, $filePaths: [String!]

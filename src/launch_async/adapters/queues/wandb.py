@@ -51,6 +51,7 @@ class WandbQueueService:
         self._agent_config = agent_config
         self._agent_id: str | None = None
         self._hidden_run: RunRef | None = None
+        self._acks_name_agents: bool | None = None
 
     async def register(self) -> str:
         """Raises `AgentUnfit` when a queue does not exist or the API refuses the agent."""
@@ -143,16 +144,30 @@ class WandbQueueService:
         except MalformedError as error:
             return RejectedItem(id=item_id, queue=queue, message=str(error))
         run_id = spec.run_id or new_run_id()
-        return Item(id=item_id, queue=queue, run_id=run_id, spec=spec, popped_at=unix_now())
+        return Item(
+            id=item_id,
+            queue=queue,
+            run_id=run_id,
+            spec=spec,
+            popped_at=unix_now(),
+            leased_to=self._agent_id,
+        )
 
-    async def ack(self, item_id: ItemId, run_id: RunId) -> bool:
-        """Claim the item; False when it is somebody else's or gone."""
+    async def ack(self, item: Item) -> bool:
+        """Claim the item; False when it is somebody else's or gone.
+
+        Names the lease's holder where the service can hear it: an agent that slept through its
+        lease must not claim what another one runs by now, under the same run id even.
+        """
+        document = operations.ACK
+        variables: dict[str, Any] = {"itemId": item.id, "runId": item.run_id}
+        if item.leased_to is not None and await self._hears_holders():
+            document = operations.ACK_AS
+            variables["agentId"] = item.leased_to
         try:
-            answer = await self._transport.execute(
-                operations.ACK, {"itemId": item_id, "runId": run_id}
-            )
+            answer = await self._transport.execute(document, variables)
         except RequestRefused as error:
-            log.warning("ack refused", item=item_id, reason=str(error))
+            log.warning("ack refused", item=item.id, reason=str(error))
             return False
         return bool((answer.get("ackRunQueueItem") or {}).get("success"))
 
@@ -209,6 +224,19 @@ class WandbQueueService:
             return {runs[0]: RunView(state=HIDDEN)}
         middle = len(runs) // 2
         return {**await self._look_up(runs[:middle]), **await self._look_up(runs[middle:])}
+
+    async def _hears_holders(self) -> bool:
+        """Whether the service knows `launchAgentId` in an ack: ours does, W&B's does not."""
+        if self._acks_name_agents is None:
+            try:
+                answer = await self._transport.execute(operations.ACK_FIELDS, {})
+            except RequestRefused:
+                self._acks_name_agents = False
+            else:
+                fields = (answer.get("__type") or {}).get("inputFields") or ()
+                names = {field["name"] for field in fields}
+                self._acks_name_agents = "launchAgentId" in names
+        return self._acks_name_agents
 
     async def _queue_ids(self, entity: str) -> list[str]:
         answer = await self._transport.execute(

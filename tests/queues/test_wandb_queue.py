@@ -1,0 +1,228 @@
+"""The queue service against the real control plane, and its odd answers against a script."""
+
+import json
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from launch_async.adapters.queues.wandb import RUNS_PER_REQUEST, WandbQueueService, default_entity
+from launch_async.domain.errors import AgentUnfit, Reason, Stage, Unavailable
+from launch_async.domain.ids import QueueRef, RunId, RunRef
+from launch_async.domain.item import Item
+from launch_async.domain.outcome import Outcome
+from launch_async.domain.secret import Secret
+from launch_async.ports.presence import AgentStatus
+from launch_async.ports.queue import RejectedItem
+from launch_async.ports.runs import HIDDEN
+from launch_async.wire import operations
+from launch_async.wire.transport import RequestRefused, Transport
+from real_server import ENTITY, RealServer, real_server
+
+pytestmark = pytest.mark.anyio
+
+QUEUE = QueueRef(ENTITY, operations.LAUNCH_PROJECT, "q")
+SPEC = {"project": "p", "docker": {"docker_image": "img"}}
+FAILED = Outcome(failed=True, message="it broke", stage=Stage.RUN, reason=Reason.EXIT_CODE)
+
+
+@pytest.fixture
+async def server(tmp_path: Path, anyio_backend: str) -> AsyncGenerator[RealServer]:
+    async with real_server(tmp_path / "server") as running:
+        await running.client.upsert_queue("q", resource="local-container", config={})
+        yield running
+
+
+def agent_of(transport: Transport, *queues: QueueRef) -> WandbQueueService:
+    return WandbQueueService(
+        transport, queues=queues or [QUEUE], hostname="host", agent_config={"max_jobs": 1}
+    )
+
+
+@pytest.fixture
+async def agent(server: RealServer) -> WandbQueueService:
+    service = agent_of(server.transport)
+    await service.register()
+    return service
+
+
+async def popped(server: RealServer, agent: WandbQueueService, **spec: Any) -> Item:
+    await server.client.push("q", SPEC | spec)
+    item = await agent.pop(QUEUE)
+    assert isinstance(item, Item)
+    return item
+
+
+async def sql(server: RealServer, statement: str, **values: Any) -> None:
+    async with server.services.store.write() as connection:
+        await connection.execute(text(statement), values)
+
+
+async def test_the_logins_entity_is_found(server: RealServer):
+    assert await default_entity(server.transport) == ENTITY
+
+
+async def test_a_missing_queue_makes_the_agent_unfit_and_is_named(server: RealServer):
+    missing = QueueRef(ENTITY, operations.LAUNCH_PROJECT, "gpu")
+    with pytest.raises(AgentUnfit, match="no queue gpu in the entity tester; it has: q"):
+        await agent_of(server.transport, QUEUE, missing).register()
+
+
+async def test_a_wrong_key_makes_the_agent_unfit(server: RealServer):
+    async with Transport.open(base_url=server.url, api_key=Secret("x" * 40)) as transport:
+        with pytest.raises(AgentUnfit, match="refused the API key"):
+            await agent_of(transport).register()
+
+
+async def test_an_item_goes_from_pop_to_its_failure(server: RealServer, agent: WandbQueueService):
+    assert await agent.pop(QUEUE) is None
+    item = await popped(server, agent, name="n")
+    assert (item.spec.image, item.spec.name) == ("img", "n")
+    assert await agent.ack(item)
+    assert await agent.ack(item), "an ack whose answer was lost is repeated"
+    await agent.upload(f"{item.id}/error/error.log", b"why")
+    await agent.fail(item.id, FAILED, files=[f"{item.id}/error/error.log"])
+    await agent.fail(item.id, FAILED, files=[])
+    shown = await server.client.item("q", item.id)
+    assert shown is not None
+    assert (shown.state, shown.run_id, shown.message) == ("FAILED", item.run_id, "it broke")
+
+
+async def test_an_agent_that_slept_through_its_lease_cannot_claim_the_same_run(
+    server: RealServer, agent: WandbQueueService
+):
+    item = await popped(server, agent, run_id="fixed")
+    past = datetime(2001, 1, 1, tzinfo=UTC).replace(tzinfo=None)
+    await sql(server, "UPDATE queue_items SET lease_expires_at = :past", past=past)
+    other = agent_of(server.transport)
+    await other.register()
+    again = await other.pop(QUEUE)
+    assert isinstance(again, Item)
+    assert (again.id, again.run_id) == (item.id, RunId("fixed"))
+    assert await other.ack(again)
+    assert not await agent.ack(item)
+
+
+async def test_a_claim_is_repeated_in_the_next_life(server: RealServer, agent: WandbQueueService):
+    item = await popped(server, agent)
+    assert await agent.ack(item)
+    assert await agent_of(server.transport).ack(item)
+
+
+async def test_what_cannot_be_understood_is_rejected_by_name(
+    server: RealServer, agent: WandbQueueService
+):
+    item_id = await server.client.push("q", SPEC)
+    spec = json.dumps({"entity": 7, "project": "p"})
+    await sql(server, "UPDATE queue_items SET run_spec = :spec", spec=spec)
+    found = await agent.pop(QUEUE)
+    assert isinstance(found, RejectedItem)
+    assert found.id == item_id
+    assert "$.entity" in found.message
+
+
+async def test_a_deleted_item_cannot_be_claimed(server: RealServer, agent: WandbQueueService):
+    item = await popped(server, agent)
+    await sql(server, "DELETE FROM queue_items")
+    assert not await agent.ack(item)
+    await agent.fail(item.id, FAILED, files=[])
+
+
+async def test_a_service_that_forgot_the_agent_gets_it_again(
+    server: RealServer, agent: WandbQueueService
+):
+    await sql(server, "DELETE FROM launch_agent_queues")
+    await sql(server, "UPDATE queue_items SET agent_id = NULL")
+    await sql(server, "DELETE FROM launch_agents")
+    assert await agent.beat(AgentStatus.POLLING) is False
+    assert await agent.beat(AgentStatus.POLLING) is False
+    item = await popped(server, agent)
+    assert await agent.ack(item)
+    await agent.upload("a/error.log", b"x")
+
+
+async def test_a_goodbye_does_not_register_again(server: RealServer, agent: WandbQueueService):
+    await sql(server, "DELETE FROM launch_agent_queues")
+    await sql(server, "DELETE FROM launch_agents")
+    assert await agent.beat(AgentStatus.KILLED) is False
+    async with server.services.store.read() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM launch_agents"))).scalar() == 0
+
+
+async def test_a_stop_of_the_agent_is_heard(server: RealServer, agent: WandbQueueService):
+    await sql(server, "UPDATE launch_agents SET stop_polling = 1")
+    assert await agent.beat(AgentStatus.RUNNING) is True
+
+
+class CountingTransport:
+    """Counts, and refuses whatever asks for a run of a project that is not ours to see."""
+
+    def __init__(self, transport: Transport | None = None, *, secret: str = "") -> None:
+        self.base_url = "http://h"
+        self.requests = 0
+        self.answers: dict[str, Any] = {}
+        self._transport = transport
+        self._secret = secret
+
+    async def execute(self, document: str, variables: dict[str, Any]) -> dict[str, Any]:
+        self.requests += 1
+        if self._secret and self._secret in variables.values():
+            raise RequestRefused("permission denied", status=200)
+        if self._transport is None:
+            return self.answers
+        return await self._transport.execute(document, variables)
+
+
+async def test_250_runs_are_looked_up_in_3_requests(server: RealServer):
+    await server.transport.execute(
+        operations.UPSERT_RUN,
+        {"name": "r249", "displayName": "d", "project": "p", "entity": ENTITY, "jobType": None},
+    )
+    counting = CountingTransport(server.transport)
+    runs = [RunRef(ENTITY, "p", RunId(f"r{number}")) for number in range(250)]
+    found = await agent_of(counting).look_up(runs)
+    assert counting.requests == 3
+    assert list(found) == [runs[249]]
+    assert not found[runs[249]].stop_requested
+
+
+async def test_a_run_that_we_may_not_see_hides_no_other():
+    counting = CountingTransport(secret="private")
+    counting.answers = {f"q{n}": {"run": {"state": "running", "stopped": True}} for n in range(100)}
+    runs = [RunRef(ENTITY, "p", RunId(f"r{number}")) for number in range(RUNS_PER_REQUEST)]
+    runs[42] = RunRef(ENTITY, "private", RunId("r42"))
+    found = await agent_of(counting).look_up(runs)
+    assert found[runs[42]].state == HIDDEN
+    assert not found[runs[42]].stop_requested
+    assert all(found[run].stop_requested for run in runs if run != runs[42])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"popFromRunQueue": {}},
+        {"popFromRunQueue": "x"},
+        {"popFromRunQueue": {"runQueueItemId": "a"}, "launchAgent": {}},
+        {"launchAgent": 7, "q0": {"run": {}}, "createRunFiles": {"files": [], "uploadHeaders": []}},
+    ],
+)
+async def test_an_answer_that_lacks_its_parts_is_an_outage(answer: dict[str, Any]):
+    transport = CountingTransport()
+    transport.answers = answer
+    agent = agent_of(transport)
+    agent._hidden_run = RunRef(ENTITY, "p", RunId("hidden"))
+    calls = {
+        "popFromRunQueue": lambda: agent.pop(QUEUE),
+        "launchAgent": lambda: agent.beat(AgentStatus.POLLING),
+        "q0": lambda: agent.look_up([RunRef(ENTITY, "p", RunId("r"))]),
+        "createRunFiles": lambda: agent.upload("a", b""),
+    }
+    for name in answer:
+        if name == "popFromRunQueue" and len(answer) > 1:
+            assert isinstance(await agent.pop(QUEUE), RejectedItem)
+            continue
+        with pytest.raises(Unavailable, match="not understood"):
+            await calls[name]()
