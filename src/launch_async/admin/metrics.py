@@ -16,6 +16,9 @@ from launch_async.domain.errors import Reason
 from launch_async.domain.phase import HOLDS_SLOT
 from launch_async.ports.status import StatusSource
 
+OTHER = "other"
+"""Items of queues that an earlier life polled."""
+
 REASONS = frozenset({reason.value for reason in Reason} | {"succeeded", "let_go"})
 
 
@@ -38,10 +41,13 @@ class AgentCollector:
         phases = GaugeMetricFamily(
             "launch_agent_items", "Open items by queue and phase.", labels=["queue", "phase"]
         )
-        counted = Counted((item.queue, item.phase) for item in view.items)
-        for queue in view.queues:
-            for phase in HOLDS_SLOT:
-                phases.add_metric([queue.name, phase.value], counted[queue.name, phase.value])
+        known = [queue.name for queue in view.queues]
+        counted = Counted(
+            (item.queue if item.queue in known else OTHER, item.phase) for item in view.items
+        )
+        for name in (*known, OTHER):
+            for phase in sorted(HOLDS_SLOT):
+                phases.add_metric([name, phase.value], counted[name, phase.value])
         yield phases
         ended = CounterMetricFamily("launch_agent_ended", "Ended items.", labels=["reason"])
         for reason in sorted(REASONS):
