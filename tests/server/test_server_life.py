@@ -83,3 +83,17 @@ async def test_a_body_past_the_limit_is_a_413(tmp_path: Path, template: Template
         async with session.post(url, data=b"x" * 1001, headers=headers) as response:
             assert response.status == 413
             assert "error" in await response.json()
+
+
+async def test_a_start_that_was_killed_leaves_no_half_of_a_secret(tmp_path: Path) -> None:
+    """The secret has its name only when it is whole; what a killed start left is not in the way."""
+    (tmp_path / "secret.0123456789abcdef").write_bytes(b"half")
+    secrets = []
+    for _ in range(2):
+        services = await open_services(Settings(data_dir=tmp_path, port=0))
+        await services.close()
+        secrets.append((tmp_path / "secret").read_bytes())
+    assert secrets[0] == secrets[1]
+    assert len(secrets[0]) == 32
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+    assert len(list(tmp_path.glob("secret.*"))) == 1

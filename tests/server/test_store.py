@@ -12,6 +12,7 @@ from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from launch_async.server.store import Store
+from launch_async.server.store.engine import READERS
 from launch_async.server.store.tables import metadata
 from launch_async.server.store.tables.people import users
 
@@ -104,3 +105,36 @@ async def test_a_moment_without_a_zone_is_refused(server: Server) -> None:
     async with server.services.store.write() as connection:
         with pytest.raises(StatementError, match="without a time zone"):
             await connection.execute(insert(users).values(user("new", NOW.replace(tzinfo=None))))
+
+
+async def test_a_writer_does_not_wait_for_readers_however_many(server: Server) -> None:
+    store = server.services.store
+    enough = anyio.Event()
+    reading = 0
+
+    async def read() -> None:
+        nonlocal reading
+        async with store.read() as connection:
+            await connection.execute(text("select 1"))
+            reading += 1
+            if reading == READERS:
+                enough.set()
+            await done.wait()
+
+    done = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(READERS):
+            tasks.start_soon(read)
+        await enough.wait()
+        with anyio.fail_after(5):
+            async with store.write() as connection:
+                await connection.execute(insert(users).values(user("quick")))
+        done.set()
+
+
+async def test_an_error_shows_no_parameters(server: Server) -> None:
+    with pytest.raises(IntegrityError) as failed:
+        async with server.services.store.write() as connection:
+            await connection.execute(insert(users).values(user("sesame")))
+            await connection.execute(insert(users).values(user("sesame")))
+    assert "sesame" not in str(failed.value)

@@ -1,5 +1,6 @@
 """POST /graphql: a document is parsed and checked once, then executed as often as it comes."""
 
+import math
 import re
 import secrets
 from collections import OrderedDict
@@ -7,6 +8,7 @@ from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import structlog
 from ariadne import SchemaBindable, load_schema_from_path, make_executable_schema
@@ -15,6 +17,8 @@ from graphql import (
     ExecutionResult,
     GraphQLError,
     GraphQLSchema,
+    OperationDefinitionNode,
+    OperationType,
     execute,
     parse,
     validate,
@@ -22,11 +26,14 @@ from graphql import (
 
 from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
+from launch_async.server.query_limits import MAX_TOKENS, check_size
 
 SCHEMA_FOLDER = Path(__file__).parent / "schema"
 MAX_DOCUMENTS = 512
 MAX_CACHED_CHARACTERS = 64 * 1024  # the client's longest document has about 8 thousand
-MAX_TOKENS = 20_000
+MAX_QUERY_SECONDS = 30.0  # the client has given up by then, and asks again
+TOO_LONG = "this query takes too long; ask for less at once"
+TOO_DEEP = "the document is nested too deeply"
 WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 log = structlog.get_logger(__name__)
@@ -58,8 +65,9 @@ class Answer(msgspec.Struct, frozen=True):
 class GraphQL:
     """Executes documents against our schema."""
 
-    def __init__(self, schema: GraphQLSchema) -> None:
+    def __init__(self, schema: GraphQLSchema, *, query_seconds: float = MAX_QUERY_SECONDS) -> None:
         self._schema = schema
+        self._query_seconds = query_seconds
         self._checked: OrderedDict[str, DocumentNode] = OrderedDict()
 
     @classmethod
@@ -82,14 +90,25 @@ class GraphQL:
             document = self.check(question.query)
         except GraphQLErrors as refused:
             return Answer(400, {"errors": [error.formatted for error in refused.errors]})
-        result = execute(
-            self._schema,
-            document,
-            context_value=request,
-            variable_values=question.variables,
-            operation_name=question.operation_name or None,
-        )
-        return _answer(await result if isawaitable(result) else result)
+        with anyio.move_on_after(self._patience(document)):
+            result = execute(
+                self._schema,
+                document,
+                context_value=request,
+                variable_values=question.variables,
+                operation_name=question.operation_name or None,
+            )
+            return _answer(await result if isawaitable(result) else result)
+        return Answer(400, {"errors": [{"message": TOO_LONG}]})
+
+    def _patience(self, document: DocumentNode) -> float:
+        """Return how long a document may take: a change that has begun is seen to its end."""
+        kinds = {
+            definition.operation
+            for definition in document.definitions
+            if isinstance(definition, OperationDefinitionNode)
+        }
+        return self._query_seconds if kinds == {OperationType.QUERY} else math.inf
 
     def check(self, text: str) -> DocumentNode:
         """Return the document, parsed and valid against the schema; else GraphQLErrors."""
@@ -99,8 +118,10 @@ class GraphQL:
             return known
         try:
             document = parse(text, no_location=False, max_tokens=MAX_TOKENS)
-        except GraphQLError as error:
-            raise GraphQLErrors([error]) from error
+            check_size(document)
+        except (GraphQLError, RecursionError) as error:
+            told = error if isinstance(error, GraphQLError) else GraphQLError(TOO_DEEP)
+            raise GraphQLErrors([told]) from error
         errors = validate(self._schema, document)
         if errors:
             raise GraphQLErrors(errors)

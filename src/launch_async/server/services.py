@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import anyio.to_thread
@@ -61,13 +62,17 @@ async def open_services(settings: Settings) -> Services:
 
 def _keep_secret(path: Path) -> bytes:
     """Return the secret in `path`; the first start makes it, readable by its owner only."""
-    try:
-        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        pass
-    else:
+    if not path.exists():
+        # Written whole before it has its name: a start that is killed leaves no half of a secret.
+        fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        number = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(number, "wb") as file:
             file.write(secrets.token_bytes(SECRET_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):  # another server process was faster
+            path.hardlink_to(fresh)
+        fresh.unlink()
     secret = path.read_bytes()
     if len(secret) < SECRET_BYTES:
         raise ValueError(f"{path} is not a whole secret; delete it to have a new one made")

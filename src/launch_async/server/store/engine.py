@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from launch_async.server.store.migrate import migrate
 
-READERS = 8
+READERS = 16
 BUSY_MILLISECONDS = 15_000
 BEGIN_OPTION = "launch_async_begin"
 
@@ -28,9 +28,9 @@ BEGIN_OPTION = "launch_async_begin"
 class Store:
     """One database, migrated to its newest schema."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, writer: AsyncEngine) -> None:
         self._engine = engine
-        self._writer = engine.execution_options(**{BEGIN_OPTION: "BEGIN IMMEDIATE"})
+        self._writer = writer
         self._turn = anyio.Lock()
         self.dialect: str = engine.dialect.name
 
@@ -39,7 +39,12 @@ class Store:
         """Bring the database's schema to its newest version and open it."""
         _make_folder(url)
         await anyio.to_thread.run_sync(migrate, url)
-        return cls(open_engine(url))
+        readers = open_engine(url)
+        if readers.dialect.name != "sqlite":
+            return cls(readers, readers)
+        # A connection of its own: however many readers there are, a run's words are written.
+        writer = open_engine(url, connections=1)
+        return cls(readers, writer.execution_options(**{BEGIN_OPTION: "BEGIN IMMEDIATE"}))
 
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncConnection]:
@@ -63,17 +68,21 @@ class Store:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
+        await self._writer.dispose()
 
     def _own_turn(self) -> AbstractAsyncContextManager[Any]:
         # SQLite's busy wait is a poll without order; a lock serves writers as they come.
         return self._turn if self.dialect == "sqlite" else nullcontext()
 
 
-def open_engine(url: str) -> AsyncEngine:
-    """Open an engine whose SQLite connections keep our rules; the caller disposes of it."""
+def open_engine(url: str, *, connections: int = READERS) -> AsyncEngine:
+    """Open an engine whose SQLite connections keep our rules; the caller disposes of it.
+
+    Errors do not show parameters: there are keys among them.
+    """
     if make_url(url).get_backend_name() != "sqlite":
-        return create_async_engine(url, pool_pre_ping=True)
-    engine = create_async_engine(url, pool_size=READERS, max_overflow=READERS)
+        return create_async_engine(url, pool_pre_ping=True, hide_parameters=True)
+    engine = create_async_engine(url, pool_size=connections, max_overflow=0, hide_parameters=True)
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
