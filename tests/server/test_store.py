@@ -133,8 +133,11 @@ async def test_a_writer_does_not_wait_for_readers_however_many(server: Server) -
 
 
 async def test_an_error_shows_no_parameters(server: Server) -> None:
-    with pytest.raises(IntegrityError) as failed:
+    async def twice() -> None:
         async with server.services.store.write() as connection:
             await connection.execute(insert(users).values(user("sesame")))
             await connection.execute(insert(users).values(user("sesame")))
+
+    with pytest.raises(IntegrityError) as failed:
+        await twice()
     assert "sesame" not in str(failed.value)

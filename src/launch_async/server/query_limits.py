@@ -11,6 +11,7 @@ from graphql import (
     FragmentDefinitionNode,
     FragmentSpreadNode,
     GraphQLError,
+    InlineFragmentNode,
     OperationDefinitionNode,
     SelectionSetNode,
 )
@@ -57,8 +58,10 @@ class _Counter:
             elif isinstance(selection, FieldNode):
                 more, deep = self.size_of(selection.selection_set)
                 more, deep = more + 1, deep + 1
-            else:
+            elif isinstance(selection, InlineFragmentNode):
                 more, deep = self.size_of(selection.selection_set)
+            else:
+                raise TypeError("GraphQL has three kinds of selections")
             fields, levels = fields + more, max(levels, deep)
         return fields, levels
 
