@@ -113,3 +113,15 @@ async def test_a_torn_file_makes_the_agent_unfit(tmp_path: Path):
     with pytest.raises(AgentUnfit, match=r"journal\.sqlite cannot be used"):
         async with SqliteJournal.open(tmp_path):
             pass
+
+
+async def test_a_runs_key_leaves_the_files_with_its_item(tmp_path: Path):
+    def holders() -> list[str]:
+        return [path.name for path in tmp_path.iterdir() if b"s" * 40 in path.read_bytes()]
+
+    async with SqliteJournal.open(tmp_path) as journal:
+        await journal.write(msgspec.structs.replace(an_entry(), phase=Phase.RUNNING))
+        await journal.write(an_entry())
+        assert holders()
+        await journal.forget(ItemId("q-1"))
+        assert not holders()

@@ -70,8 +70,9 @@ class SqliteJournal:
         )
 
     async def forget(self, item_id: ItemId) -> None:
-        """The item is done."""
+        """The item is done; its key is overwritten in the file and dropped from the WAL."""
         await self._execute("DELETE FROM items WHERE id = ?", (item_id,))
+        await self._execute("PRAGMA wal_checkpoint(TRUNCATE)", ())
 
     async def entries(self) -> Sequence[Entry]:
         """Open entries, oldest first."""
@@ -118,6 +119,7 @@ async def _opened(path: Path) -> aiosqlite.Connection:
     try:
         await connection.execute("PRAGMA journal_mode=WAL")
         await connection.execute("PRAGMA synchronous=FULL")
+        await connection.execute("PRAGMA secure_delete=ON")
         await _prepare(connection, path)
     except BaseException as error:
         with anyio.CancelScope(shield=True):
