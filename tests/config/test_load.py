@@ -109,3 +109,23 @@ def test_the_example_is_a_valid_file():
     loaded = load_config(example)
     assert loaded.warnings == ()
     assert [queue.max_jobs for queue in loaded.config.queue_configs()] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("queues: [{name: a, max_jobs: 1}, b, a]", "f:1:37: the queue `a` is listed with another"),
+        ("a: &x [*x]", "nested too deeply, or a part of itself"),
+        ("agent: {poll: 1.0e-9}", "agent.poll: Expected `float` >= 0.05"),
+        ("agent: {heartbeat: 0}", "agent.heartbeat: Expected `float` >= 0.05"),
+    ],
+)
+def test_what_would_harm_later_is_refused_now(text: str, complaint: str):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text.encode(), name="f")
+    assert complaint in str(caught.value)
+
+
+def test_a_queue_that_is_named_twice_is_polled_once():
+    config = parse_config(b"queues: [a, b, a]", name="f").config
+    assert [queue.name for queue in config.queue_configs()] == ["a", "b"]

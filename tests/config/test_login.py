@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from launch_async.config.login import find_login
+from launch_async.config.login import find_base_url, find_login
 from launch_async.domain.errors import ConfigError
 
 KEY = "k" * 40
@@ -43,3 +43,32 @@ def test_what_is_missing_is_named(environ: dict[str, str], said: str, tmp_path: 
     with pytest.raises(ConfigError) as caught:
         find_login(environ, home=tmp_path, working_dir=tmp_path)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://h:99999", "http://h:abc", "http://h:0", "http://user:pw@h", "http://[::1"),
+        *("http://h h", " http://h", "http://h?x=1", "http://", "ftp://h", "h:8080", "http://h\n"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_without_showing_it(url: str, tmp_path: Path):
+    with pytest.raises(ConfigError, match="must look like http://HOST:PORT") as caught:
+        find_base_url({"WANDB_BASE_URL": url}, home=tmp_path, working_dir=tmp_path)
+    assert "pw" not in str(caught.value)
+
+
+def test_a_key_with_odd_letters_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="is not one"):
+        find_login({"WANDB_API_KEY": "é" * 40}, home=tmp_path, working_dir=tmp_path)
+
+
+def test_settings_that_are_no_text_are_named(tmp_path: Path):
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "settings").write_bytes(b"\xff\xfe[default]\n")
+    with pytest.raises(ConfigError, match="wandb/settings"):
+        find_base_url({}, home=tmp_path, working_dir=tmp_path)
+    (tmp_path / "wandb" / "settings").unlink()
+    (tmp_path / ".netrc").write_bytes(b"\xff\xfe machine")
+    with pytest.raises(ConfigError, match=r"\.netrc cannot be read"):
+        find_login({}, home=tmp_path, working_dir=tmp_path)

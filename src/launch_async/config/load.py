@@ -62,6 +62,9 @@ def parse_config(content: bytes, *, name: str) -> Loaded:
         problem = getattr(error, "problem", None) or "cannot be read"
         msg = f"{where}: not valid YAML: {problem}"
         raise ConfigError(msg) from error
+    except RecursionError as error:
+        msg = f"{name}: nested too deeply, or a part of itself; is this a launch-config.yaml?"
+        raise ConfigError(msg) from error
     except UnicodeDecodeError as error:
         msg = f"{name}: not UTF-8 text; is this a launch-config.yaml?"
         raise ConfigError(msg) from error
@@ -74,6 +77,7 @@ def parse_config(content: bytes, *, name: str) -> Loaded:
         config = msgspec.convert(_normalised(data), LaunchConfig)
     except msgspec.ValidationError as error:
         raise ConfigError(_located(str(error), root, name)) from error
+    _refuse_two_limits(config, root, name)
     return Loaded(config, tuple(_tolerated(data, root, name)))
 
 
@@ -87,6 +91,15 @@ def _normalised(data: dict[Any, Any]) -> dict[Any, Any]:
     if isinstance(result.get("queue"), str) and "queues" not in result:
         result["queues"] = [result.pop("queue")]
     return result
+
+
+def _refuse_two_limits(config: LaunchConfig, root: Any, name: str) -> None:
+    seen: dict[str, QueueConfig] = {}
+    for index, queue in enumerate(config.queues):
+        made = QueueConfig(name=queue) if isinstance(queue, str) else queue
+        if seen.setdefault(made.name, made) != made:
+            where = _mark(name, _node_at(root, f".queues[{index}]"))
+            raise ConfigError(f"{where}: the queue `{made.name}` is listed with another limit too")
 
 
 def _refuse_duplicates(node: Any, name: str) -> None:

@@ -37,11 +37,11 @@ def find_base_url(environ: Mapping[str, str], *, home: Path, working_dir: Path) 
     config_dir = Path(environ.get("WANDB_CONFIG_DIR") or home / ".config" / "wandb").expanduser()
     settings = _settings([config_dir / "settings", working_dir / "wandb" / "settings"])
     url = environ.get("WANDB_BASE_URL") or settings.get("base_url") or DEFAULT_BASE_URL
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.netloc:
-        msg = f"WANDB_BASE_URL is {url!r}; it must look like http://HOST:PORT"
-        raise ConfigError(msg)
-    return url.rstrip("/")
+    if _is_address(url):
+        return url.rstrip("/")
+    # Not shown: it may hold a password.
+    msg = "WANDB_BASE_URL (or base_url in wandb's settings) must look like http://HOST:PORT/PATH"
+    raise ConfigError(f"{msg}, without user, password or query")
 
 
 def find_login(environ: Mapping[str, str], *, home: Path, working_dir: Path) -> Login:
@@ -55,18 +55,30 @@ def find_login(environ: Mapping[str, str], *, home: Path, working_dir: Path) -> 
     if not key:
         msg = f"no API key for {base_url}: set WANDB_API_KEY or run `wandb login --host {base_url}`"
         raise ConfigError(msg)
-    if len(key.removeprefix("local-")) < MIN_KEY_LENGTH or not key.isprintable() or " " in key:
+    plain = key.isascii() and key.isprintable() and " " not in key
+    if not plain or len(key.removeprefix("local-")) < MIN_KEY_LENGTH:
         msg = f"the API key for {base_url} is not one: keys have 40 or more characters"
         raise ConfigError(msg)
     return Login(base_url=base_url, api_key=Secret(key))
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port  # looks at it only now
+    except ValueError:
+        return False
+    extras = "@" in parts.netloc or parts.query or parts.fragment or not url.isprintable()
+    plain = parts.scheme in {"http", "https"} and parts.hostname and " " not in url
+    return bool(plain and not extras and port != 0)
 
 
 def _settings(paths: list[Path]) -> dict[str, str]:
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read(paths)
-    except configparser.Error as error:
-        msg = f"a wandb settings file cannot be read: {error.message}"
+    except (configparser.Error, UnicodeDecodeError) as error:
+        msg = f"a wandb settings file ({', '.join(map(str, paths))}) cannot be read: {error}"
         raise ConfigError(msg) from error
     return dict(parser["default"]) if parser.has_section("default") else {}
 
@@ -79,7 +91,7 @@ def _netrc_key(environ: Mapping[str, str], *, home: Path, base_url: str) -> str 
         return None
     try:
         entry = netrc.netrc(path).authenticators(urlsplit(base_url).netloc)
-    except (OSError, netrc.NetrcParseError) as error:
+    except (OSError, netrc.NetrcParseError, UnicodeDecodeError) as error:
         msg = f"{path} cannot be read: {error}"
         raise ConfigError(msg) from error
     return entry[2] if entry else None

@@ -42,9 +42,9 @@ class AgentSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     grace: Seconds = 30.0
     """Seconds that running items get to end after SIGTERM; then they are let go (they keep running
     on their backend and the next start adopts them)."""
-    poll: Annotated[float, msgspec.Meta(gt=0)] = 5.0
+    poll: Annotated[float, msgspec.Meta(ge=0.05)] = 5.0
     """Seconds between two looks into a queue that was empty. W&B's agent waits 10."""
-    heartbeat: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    heartbeat: Annotated[float, msgspec.Meta(ge=0.05)] = 10.0
     """Seconds between two reports of the agent's status and between two looks for stop requests."""
     builds: Annotated[int, msgspec.Meta(ge=1)] = 2
     """Environments or images prepared at once; further items wait with their slot."""
@@ -82,10 +82,21 @@ class LaunchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Ours: state, admin endpoint, waits."""
 
     def queue_configs(self) -> tuple[QueueConfig, ...]:
-        """`queues` with plain names made objects."""
-        return tuple(
+        """`queues` with plain names made objects, each queue once."""
+        made = [
             QueueConfig(name=queue) if isinstance(queue, str) else queue for queue in self.queues
-        )
+        ]
+        return tuple({queue.name: queue for queue in made}.values())
+
+    def unused(self) -> tuple[str, ...]:
+        """Settings of W&B's agent that are given but do nothing here yet."""
+        given = {
+            "max_schedulers": self.max_schedulers != 1,
+            "environment": bool(self.environment),
+            "registry": bool(self.registry),
+            "builder": bool(self.builder),
+        }
+        return tuple(name for name, is_given in given.items() if is_given)
 
     @property
     def state_dir(self) -> Path:
