@@ -82,7 +82,7 @@ class ContainerEvents:
                     async for event in events:
                         pause = _FIRST_PAUSE_SECONDS if event else pause
                         await self._hear(event)
-            except (Unavailable, DockerError, ValueError) as error:
+            except (Unavailable, DockerError, ValueError, KeyError, TypeError) as error:
                 self._say_lost(str(error))
             else:
                 self._say_lost("the engine ended its event stream")
@@ -103,7 +103,7 @@ class ContainerEvents:
             await anyio.sleep(self._list_seconds)
             try:
                 await self._look_at_all()
-            except (Unavailable, DockerError) as error:
+            except (Unavailable, DockerError, KeyError, TypeError) as error:
                 self._say_lost(str(error))
 
     async def _look_at_all(self) -> None:

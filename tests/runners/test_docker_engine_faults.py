@@ -1,0 +1,86 @@
+"""The Docker engine's client against an engine that misbehaves as its script says."""
+
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+
+import anyio
+import pytest
+from aiohttp import web
+
+from launch_async.adapters.runners.docker.engine import Engine
+from launch_async.adapters.runners.docker.events import ContainerEvents
+from launch_async.domain.errors import Unavailable
+
+pytestmark = pytest.mark.anyio
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+WITHIN_SECONDS = 10.0
+
+
+@asynccontextmanager
+async def engine_that(answers: Handler) -> AsyncGenerator[Engine]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("/version"):
+            return web.json_response({"ApiVersion": "1.41", "Version": "x"})
+        return await answers(request)
+
+    runner = web.ServerRunner(web.Server(handle), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    engine = Engine(f"http://127.0.0.1:{runner.addresses[0][1]}")
+    try:
+        yield engine
+    finally:
+        await engine.close()
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("status", [400, 404, 500, 503])
+async def test_an_event_stream_that_is_refused_is_no_stream(status: int):
+    async def refuse(_: web.Request) -> web.StreamResponse:
+        return web.json_response({"message": "shutting down"}, status=status)
+
+    async with engine_that(refuse) as engine, aclosing(engine.events("l", ["die"])) as events:
+        with pytest.raises(Unavailable):
+            await anext(events)
+
+
+@pytest.mark.parametrize("line", [b"no json\n", b"[]\n", b"{}\n", b'{"Actor": {}}\n', b'"x"\n'])
+async def test_an_event_that_is_none_does_not_stop_the_listening(line: bytes):
+    streams = 0
+    again = anyio.Event()
+
+    async def stream(request: web.Request) -> web.StreamResponse:
+        nonlocal streams
+        if not request.path.endswith("/events"):
+            return web.json_response([])
+        streams += 1
+        response = web.StreamResponse()
+        await response.prepare(request)
+        if streams > 1:
+            await response.write(json.dumps({"Actor": {"ID": "c1"}}).encode() + b"\n")
+            again.set()
+        else:
+            await response.write(line)
+        return response
+
+    async with engine_that(stream) as engine, anyio.create_task_group() as tasks:
+        events = ContainerEvents(engine, list_seconds=60.0)
+        tasks.start_soon(events.serve)
+        with anyio.fail_after(WITHIN_SECONDS), events.follow("c1") as bell:
+            await again.wait()
+            await bell.wait()
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\x01", b"\x01\x00\x00\x00\xff\xff\xff\xff", b"\x01\x00\x00\x00\x00\x00\x00\x05ab"],
+)
+async def test_a_log_that_was_cut_gives_what_there_is(body: bytes):
+    async def cut(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=body)
+
+    async with engine_that(cut) as engine:
+        assert await engine.log_tail("c1", lines=5) == ()
