@@ -180,7 +180,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path):
 def test_a_broken_config_is_one_line_with_its_place(tmp_path: Path):
     (tmp_path / "c.yaml").write_text("queues: [q]\nmax_job: 1\n")
     said = said_by(tmp_path, "agent", "-c", "c.yaml", code=2)
-    assert said.strip() == "Error: c.yaml:2:1: unknown key `max_job`; did you mean `max_jobs`?"
+    assert (
+        said.strip() == "launch-async: c.yaml:2:1: unknown key `max_job`; did you mean `max_jobs`?"
+    )
     said = one_line(said_by(tmp_path, "agent", "-c", "none.yaml", code=2))
     assert "none.yaml: cannot be read" in said
     said = one_line(said_by(tmp_path, "agent", code=2))

@@ -59,6 +59,8 @@ def agent(
         raise UsageFault(str(error)) from error
     for warning in loaded.warnings:
         log.warning("setting ignored", where=warning)
+    for name in config.unused():
+        log.warning("setting has no effect in this version", name=name)
     run_async(main, use_uvloop=config.loop == "uvloop")
 
 
@@ -77,13 +79,13 @@ async def _run(config: LaunchConfig) -> int:
         await tasks.start(on_signals, stop)
         async with open_agent(config, login, os.environ) as agent:
             opened.append(agent)
-            await run_with_admin(agent, config.agent.admin)
+            await run_with_admin(agent, config.agent.admin, setting="agent.admin")
         tasks.cancel_scope.cancel()
     return 0
 
 
-async def run_with_admin(agent: Agent, admin: str) -> None:
-    """Run the agent with its admin endpoint beside it, if it has one.
+async def run_with_admin(agent: Agent, admin: str, *, setting: str) -> None:
+    """Run the agent with its admin endpoint beside it, if it has one; `setting` named the address.
 
     Raises:
         ConfigError: the endpoint's address is wrong or taken.
@@ -92,13 +94,13 @@ async def run_with_admin(agent: Agent, admin: str) -> None:
     if not admin:
         await agent.run()
         return
-    host, port = address_of(admin, "agent.admin")
+    host, port = address_of(admin, setting)
     try:
         async with serving(agent, host=host, port=port) as url:
             log.info("admin endpoint", url=url)
             await agent.run()
     except OSError as error:
-        raise cannot_listen(admin, error, "agent.admin") from error
+        raise cannot_listen(admin, error, setting) from error
 
 
 def address_of(text: str, name: str) -> tuple[str, int]:

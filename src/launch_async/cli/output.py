@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TextIO
+from typing import IO, Any, TextIO
 
 import anyio
 import click
@@ -12,6 +12,7 @@ import structlog
 
 from launch_async.domain.errors import AgentUnfit, ConfigError, LaunchError
 
+PREFIX = "launch-async: "
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
 EXIT_UNFIT = 3
@@ -22,6 +23,10 @@ class UsageFault(click.ClickException):
     """A setting is wrong: click prints one line and exits with 2."""
 
     exit_code = EXIT_CONFIG
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """As all our errors look."""
+        click.echo(f"{PREFIX}{self.format_message()}", file=file, err=file is None)
 
 
 def set_up_logs(*, verbosity: int, log_file: str | None = None) -> None:
@@ -56,7 +61,7 @@ def run_async(main: Callable[[], Awaitable[int]], *, use_uvloop: bool = True) ->
     except* LaunchError as group:
         errors = list(_leaves(group))
         for error in errors:
-            sys.stderr.write(f"launch-async: {error}\n")
+            sys.stderr.write(f"{PREFIX}{error}\n")
         code = max(_code_of(error) for error in errors)
     except* KeyboardInterrupt:
         code = EXIT_INTERRUPTED

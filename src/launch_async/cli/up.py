@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def up(
                 trial if on_trial else None,
                 admin=admin,
                 keep=keep,
-                entry_point=entry_point.split(),
+                entry_point=shlex.split(entry_point),
             )
 
     try:
@@ -112,7 +113,7 @@ async def _run(
     async with anyio.create_task_group() as tasks:
         await tasks.start(on_signals, partial(_stop, running.agent, console))
         if trial is None:
-            await run_with_admin(running.agent, admin)
+            await run_with_admin(running.agent, admin, setting="--admin")
         else:
             tasks.start_soon(_agent, running.agent, admin, tasks.cancel_scope, name="agent")
             code = await _try(running, trial, console, entry_point)
@@ -136,7 +137,7 @@ def _stop(agent: Agent, console: Console, cause: str) -> None:
 
 
 async def _agent(agent: Agent, admin: str, scope: anyio.CancelScope) -> None:
-    await run_with_admin(agent, admin)
+    await run_with_admin(agent, admin, setting="--admin")
     scope.cancel()
 
 
@@ -177,7 +178,7 @@ def _introduce(running: Embedded, console: Console) -> None:
 def _log_file(data: Path) -> str:
     """Logs would disturb the display: they go beside the data."""
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         msg = f"the data folder {data} cannot be made ({error.strerror}); give another with --data"
         raise ConfigError(msg) from error

@@ -42,10 +42,10 @@ def with_environment(config: LaunchConfig, environ: Mapping[str, str]) -> Launch
         config = replace(config, entity=environ["WANDB_ENTITY"])
     max_jobs = environ.get("WANDB_LAUNCH_MAX_JOBS")
     if max_jobs:
-        config = replace(config, max_jobs=int(_number("WANDB_LAUNCH_MAX_JOBS", max_jobs)))
+        config = replace(config, max_jobs=_whole("WANDB_LAUNCH_MAX_JOBS", max_jobs))
     timeout = environ.get("WANDB_LAUNCH_START_TIMEOUT")
     if timeout:
-        seconds = max(0.0, _number("WANDB_LAUNCH_START_TIMEOUT", timeout))
+        seconds = max(0, _whole("WANDB_LAUNCH_START_TIMEOUT", timeout))
         config = replace(config, agent=replace(config.agent, start_timeout=seconds))
     if config.max_jobs < -1:
         msg = f"max_jobs is {config.max_jobs}; it must be -1 (no limit) or more"
@@ -152,9 +152,9 @@ def _identity(state_dir: Path) -> str:
     return identity
 
 
-def _number(name: str, value: str) -> float:
+def _whole(name: str, value: str) -> int:
     try:
-        return float(value)
+        return int(value)
     except ValueError as error:
-        msg = f"{name} is {value!r}; it must be a number"
+        msg = f"{name} is {value!r}; it must be a whole number"
         raise ConfigError(msg) from error

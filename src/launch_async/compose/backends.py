@@ -1,4 +1,4 @@
-"""The targets that an agent serves. A vendor's client is imported when its runner is first used."""
+"""The targets that an agent serves: who prepares and who runs what a resource type names."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager

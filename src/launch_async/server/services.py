@@ -52,7 +52,7 @@ class UploadRule(msgspec.Struct, frozen=True):
 
 async def open_services(settings: Settings) -> Services:
     """Open the database (migrated first), the blobs and the signing secret."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     secret = await anyio.to_thread.run_sync(_keep_secret, settings.data_dir / "secret")
     blobs = Blobs.open(settings.blobs())
     store = await Store.open(settings.database())
