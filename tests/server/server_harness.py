@@ -179,9 +179,9 @@ class WandbClient:
             "WANDB_SILENT": "false",
         }
 
-    def command(self, script: str) -> list[str]:
+    def command(self, script: str, name: str = "train") -> list[str]:
         """Return the command that runs a script, written to a file as a user's would be."""
-        path = self.home / "train.py"
+        path = self.home / f"{name}.py"
         path.write_text(script)
         return [sys.executable, str(path)]
 
@@ -191,11 +191,19 @@ class WandbClient:
 
     def wandb(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run the wandb command to its end."""
-        return self.run([sys.executable, "-m", "wandb", *words], **environment)
+        return self.run(self.cli(*words), **environment)
+
+    def cli(self, *words: str) -> list[str]:
+        """Return the command that runs wandb with these words."""
+        return [sys.executable, "-m", "wandb", *words]
 
     def run(self, command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command; its output is in stdout, both streams together."""
-        return subprocess.run(
+        return self.wait(self.start(command, **environment))
+
+    def start(self, command: list[str], **environment: str) -> subprocess.Popen[str]:
+        """Start a command, so that others can run beside it; `wait` ends it in any case."""
+        return subprocess.Popen(
             command,
             env=self.environment | environment,
             cwd=self.home,
@@ -203,6 +211,17 @@ class WandbClient:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=CLIENT_SECONDS,
-            check=False,
         )
+
+    def wait(self, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+        """Return how a started command ended."""
+        with process:
+            try:
+                output, _ = process.communicate(timeout=CLIENT_SECONDS)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+    def together(self, *commands: list[str]) -> list[subprocess.CompletedProcess[str]]:
+        """Run commands side by side, as most of a client's time goes into its start."""
+        return [self.wait(each) for each in [self.start(command) for command in commands]]

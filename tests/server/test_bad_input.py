@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 RUN = {"entity": "tester", "project": "proj", "run": "r1", "name": "r1"}
 FUZZ = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 ODD_TEXTS = ["", "\x00", "\ud800", "a/b", "..", "%2e%2e", "x" * 300, "ß" * 128, "9" * 5000, "{{a}}"]
 ODD_NUMBERS = [0, -1, 2**31, 2**63, 2**64, 10**30, -(2**70), 1e300, float("nan"), float("inf")]
@@ -141,7 +141,7 @@ known = st.sampled_from(["tester", "proj", "r1", "q", "model-registry", "a" * 32
 variables = st.dictionaries(names, known | values | json_texts, max_size=12)
 
 
-@settings(FUZZ, max_examples=300)
+@settings(FUZZ, max_examples=150)
 @given(st.sampled_from(DOCUMENTS), variables)
 async def test_any_variables_are_answered(
     http: Http, name: str, given_variables: dict[str, Any]
@@ -155,19 +155,22 @@ async def test_any_variables_are_answered(
     assert isinstance(reply.json(), dict)
 
 
-@pytest.mark.parametrize("value", ODD_IDS)
-async def test_an_id_of_nothing_is_not_found(http: Http, value: str) -> None:
+async def test_an_id_of_nothing_is_not_found(http: Http) -> None:
+    fail = (
+        "mutation($id: ID!) { failRunQueueItem(input: "
+        '{runQueueItemId: $id, message: "m", stage: "s", launchAgentId: $id}) { success } }'
+    )
     for query in (
         "query($id: ID!) { artifact(id: $id) { id } }",
         "query($id: ID!) { launchAgent(id: $id) { id } }",
         "mutation($id: ID!) { stopRun(input: {id: $id}) { success } }",
         "mutation($id: ID!) { deleteFiles(input: {files: [$id]}) { success } }",
-        (
-            "mutation($id: ID!) { failRunQueueItem(input: "
-            '{runQueueItemId: $id, message: "m", stage: "s", launchAgentId: $id}) { success } }'
-        ),
+        fail,
     ):
-        assert (await http.ask(query, id=value)).status in {200, 400, 404}
+        for value in ODD_IDS:
+            status = (await http.ask(query, id=value)).status
+            assert status in {200, 400, 404}, (query, value)
+            assert status == 200 or query is not fail, value
 
 
 async def test_a_fail_from_nobody_is_no_error(http: Http) -> None:

@@ -9,23 +9,35 @@ from server_harness import LiveServer, WandbClient
 pytestmark = pytest.mark.acceptance
 
 
-def code_job(client: WandbClient, name: str, project: str = "jobs") -> str:
+@pytest.fixture(scope="module")
+def code_job(
+    tmp_path_factory: pytest.TempPathFactory, live_server: LiveServer
+) -> subprocess.CompletedProcess[str]:
+    """Make one job of a folder of code; every test may use it."""
+    return create_code_job(WandbClient(tmp_path_factory.mktemp("job"), live_server.server))
+
+
+def create_code_job(client: WandbClient) -> subprocess.CompletedProcess[str]:
     folder = client.home / "code"
     folder.mkdir(exist_ok=True)
     (folder / "train.py").write_text("import wandb\nwandb.init()\n")
     (folder / "requirements.txt").write_text("wandb\n")
     made = client.wandb(
-        "job", "create", "code", str(folder), "-p", project, "-n", name, "-E", "train.py"
+        "job", "create", "code", str(folder), "-p", "jobs", "-n", "my-code", "-E", "train.py"
     )
     assert made.returncode == 0, made.stdout
-    return made.stdout
+    return made
 
 
-def test_a_code_job_can_be_made_listed_and_described(wandb_client: WandbClient) -> None:
-    assert "Created job: " in code_job(wandb_client, "my-code")
-    again = code_job(wandb_client, "my-code")
-    listed = wandb_client.wandb("job", "list", "-p", "jobs", "-e", "tester")
-    described = wandb_client.wandb("job", "describe", "tester/jobs/my-code:latest")
+def test_a_code_job_can_be_made_listed_and_described(
+    wandb_client: WandbClient, code_job: subprocess.CompletedProcess[str]
+) -> None:
+    assert "Created job: " in code_job.stdout
+    again = create_code_job(wandb_client).stdout
+    listed, described = wandb_client.together(
+        wandb_client.cli("job", "list", "-p", "jobs", "-e", "tester"),
+        wandb_client.cli("job", "describe", "tester/jobs/my-code:latest"),
+    )
 
     assert "No changes detected for job: tester/jobs/my-code:v0" in again, again
     assert "my-code" in listed.stdout, listed.stdout
@@ -70,10 +82,10 @@ def test_a_git_job_is_made(wandb_client: WandbClient, tmp_path: Path) -> None:
     assert "Created job: " in made.stdout, made.stdout
 
 
+@pytest.mark.usefixtures("code_job")
 def test_a_launch_puts_a_job_into_a_queue(
     live_server: LiveServer, wandb_client: WandbClient
 ) -> None:
-    code_job(wandb_client, "launched")
     prepared = wandb_client.python("""
 import wandb
 api = wandb.Api()
@@ -96,7 +108,7 @@ else:
     assert prepared.returncode == 0, prepared.stdout
 
     pushed = wandb_client.wandb(
-        "launch", "-q", "accept", "-j", "tester/jobs/launched:latest", "-e", "tester",
+        "launch", "-q", "accept", "-j", "tester/jobs/my-code:latest", "-e", "tester",
         "-p", "Target", "--set-var", "n=4",
     )  # fmt: skip
 
@@ -108,10 +120,10 @@ else:
     assert '"author":"tester"' in item.run_spec
 
 
+@pytest.mark.usefixtures("code_job")
 def test_the_sdk_sees_and_deletes_what_it_queued(
     live_server: LiveServer, wandb_client: WandbClient
 ) -> None:
-    code_job(wandb_client, "sdk-job")
     done = wandb_client.python("""
 import wandb
 from wandb.sdk.launch import launch_add
@@ -123,7 +135,7 @@ queue = api.upsert_run_queue(
 )
 assert queue.prioritization_mode == "V0"
 assert queue.external_links == {"links": [{"label": "docs", "url": "https://example.com"}]}
-queued = launch_add(job="tester/jobs/sdk-job:latest", queue_name="sdk", entity="tester",
+queued = launch_add(job="tester/jobs/my-code:latest", queue_name="sdk", entity="tester",
                     project="target", priority=0, config={"overrides": {"args": ["--x"]}})
 assert queued.state == "pending", queued.state
 assert [item.id for item in api.run_queue("tester", "sdk").items] == [queued.id]

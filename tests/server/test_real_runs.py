@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 from server_harness import LiveServer, WandbClient
@@ -73,6 +74,30 @@ print("all read")
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def endless(
+    tmp_path_factory: pytest.TempPathFactory, live_server: LiveServer
+) -> Iterator[subprocess.Popen[str]]:
+    """A run that asks for its own stop and then goes on for ever."""
+    client = WandbClient(tmp_path_factory.mktemp("endless"), live_server.server)
+    process = client.start(
+        client.command("""
+import signal, time, wandb
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
+settings = wandb.Settings(x_file_stream_transmit_interval=1)
+run = wandb.init(project="stopped", id="endless", settings=settings)
+print("started", flush=True)
+wandb.Api().run("tester/stopped/endless").stop()
+while True:
+    run.log({"x": 1})
+    time.sleep(0.1)
+""")
+    )
+    yield process
+    with process:
+        process.kill()
+
+
 def test_a_run_leaves_everything_it_told(
     live_server: LiveServer, wandb_client: WandbClient
 ) -> None:
@@ -97,65 +122,93 @@ def test_a_run_leaves_everything_it_told(
     assert "all read" in read.stdout
 
 
-@pytest.mark.parametrize(
-    ("last_line", "exit_code"),
-    [("import sys; sys.exit(3)", 3), ("raise ValueError('boom')", 1), ("run.finish(4)", 4)],
-)
-def test_an_exit_code_arrives(
-    live_server: LiveServer, wandb_client: WandbClient, last_line: str, exit_code: int
-) -> None:
-    name = f"exit{exit_code}"
-    done = wandb_client.python(
+def test_an_exit_code_arrives(live_server: LiveServer, wandb_client: WandbClient) -> None:
+    ends = {3: "import sys; sys.exit(3)", 1: "raise ValueError('boom')", 4: "run.finish(4)"}
+    scripts = [
         f"""
+import os
+os.environ["WANDB_X_FILE_STREAM_NO_GZIP"] = "false"
 import wandb
-run = wandb.init(project="ends", id="{name}")
+run = wandb.init(project="ends", id="exit{code}")
 run.log({{"x": 1}})
 {last_line}
-""",
-        WANDB_X_FILE_STREAM_NO_GZIP="false",
+"""
+        for code, last_line in ends.items()
+    ]
+    done = wandb_client.together(
+        *(wandb_client.command(script, f"end{n}") for n, script in enumerate(scripts))
     )
-    (run,) = live_server.rows(RUN, name=name)
-    assert (run.state, run.exit_code) == ("failed", exit_code), done.stdout
+    for code, process in zip(ends, done, strict=True):
+        (run,) = live_server.rows(RUN, name=f"exit{code}")
+        assert (run.state, run.exit_code) == ("failed", code), process.stdout
 
 
 def test_a_run_is_resumed_where_it_left_off(
     live_server: LiveServer, wandb_client: WandbClient
 ) -> None:
-    script = """
+    command = wandb_client.command("""
 import sys, wandb
-with wandb.init(project="resumed", id="again", resume=sys.argv[1]) as run:
-    print("at step", run.starting_step)
-    run.log({"x": 1})
-    run.log({"x": 2})
-"""
-    command = wandb_client.command(script)
+for mode in sys.argv[1:]:
+    try:
+        run = wandb.init(project="resumed", id="again", resume=mode)
+    except wandb.Error as error:
+        print("refused", mode, error)
+        continue
+    with run:
+        print("at step", run.starting_step)
+        run.log({"x": 1})
+        run.log({"x": 2})
+""")
     missing = wandb_client.run([*command, "must"])
-    assert missing.returncode != 0
+    assert "refused must" in missing.stdout
     assert "does not exist" in missing.stdout or "not been initialized" in missing.stdout
     assert live_server.rows(RUN, name="again") == []
-    for mode, step in (("allow", 0), ("allow", 2), ("must", 4)):
-        done = wandb_client.run([*command, mode])
-        assert done.returncode == 0, done.stdout
-        assert f"at step {step}" in done.stdout
+    first = wandb_client.run([*command, "allow"])
+    assert first.returncode == 0, first.stdout
+    assert "at step 0" in first.stdout
+    second = wandb_client.run([*command, "allow", "must", "never"])
+    assert second.returncode == 0, second.stdout
+    steps = [line for line in second.stdout.splitlines() if line.startswith("at step")]
+    assert steps == ["at step 2", "at step 4"]
+    assert "refused never" in second.stdout
     lines = [json.loads(body)["_step"] for (body,) in live_server.rows(LINES, name="again")]
     assert lines == [0, 1, 2, 3, 4, 5]
-    refused = wandb_client.run([*command, "never"])
-    assert refused.returncode != 0
     (run,) = live_server.rows(RUN, name="again")
     assert (run.state, run.history_lines) == ("finished", 6)
 
 
+def test_a_config_that_is_no_strict_json_is_taken(
+    live_server: LiveServer, wandb_client: WandbClient
+) -> None:
+    done = wandb_client.python("""
+import math, wandb
+odd = {"lr": math.nan, "top": math.inf, "half": "\\ud800", "zero": chr(0), "big": 10**30}
+with wandb.init(project="odd", id="nan", config=odd) as run:
+    run.log({"loss": math.nan, "big": 10**30})
+    run.log({"loss": 1.0})
+    run.summary["best"] = math.inf
+found = wandb.Api().run("tester/odd/nan")
+assert found.config["top"] == math.inf and found.config["big"] == 1e30
+assert found.lastHistoryStep == 1
+with wandb.init(project="odd", id="nan", resume="must") as run:
+    assert run.starting_step == 2
+print("ALL WELL")
+""")
+    assert "ALL WELL" in done.stdout, done.stdout
+
+
 def test_a_wrong_key_is_told_to_the_user(wandb_client: WandbClient) -> None:
     wrong = "0" * 40
-    login = wandb_client.wandb("login", "--verify", wrong, WANDB_API_KEY=wrong)
+    wandb_client.environment["WANDB_API_KEY"] = wrong
+    login, done, api = wandb_client.together(
+        wandb_client.cli("login", "--verify", wrong),
+        wandb_client.command('import wandb; wandb.init(project="p", id="never")', "init"),
+        wandb_client.command("import wandb; wandb.Api()", "api"),
+    )
     assert login.returncode != 0
     assert "this server does not know it" in login.stdout, login.stdout
-    done = wandb_client.python(
-        'import wandb; wandb.init(project="p", id="never")', WANDB_API_KEY=wrong
-    )
     assert done.returncode != 0
     assert "this server does not know it" in done.stdout, done.stdout
-    api = wandb_client.python("import wandb; wandb.Api()", WANDB_API_KEY=wrong)
     assert api.returncode != 0
     assert "invalid" in api.stdout, api.stdout
 
@@ -191,35 +244,11 @@ with wandb.init(project="offline", id="away", config={"a": 1}) as run:
 
 
 def test_a_run_is_stopped_from_the_server(
-    live_server: LiveServer, wandb_client: WandbClient
+    live_server: LiveServer, wandb_client: WandbClient, endless: subprocess.Popen[str]
 ) -> None:
-    command = wandb_client.command("""
-import signal, time, wandb
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
-settings = wandb.Settings(x_file_stream_transmit_interval=1)
-run = wandb.init(project="stopped", id="endless", settings=settings)
-print("started", flush=True)
-while True:
-    run.log({"x": 1})
-    time.sleep(0.1)
-""")
-    with subprocess.Popen(
-        command,
-        env=wandb_client.environment,
-        cwd=wandb_client.home,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("started"):
-                break
-        stop = wandb_client.home / "stop.py"
-        stop.write_text('import wandb; wandb.Api().run("tester/stopped/endless").stop()')
-        stopped = wandb_client.run([command[0], str(stop)])
-        assert stopped.returncode == 0, stopped.stdout
-        output, _ = process.communicate(timeout=50)
-    assert process.returncode != 0, output
+    """Begun before the other tests: the client looks whether it shall stop every 15 seconds."""
+    done = wandb_client.wait(endless)
+    assert "started" in done.stdout, done.stdout
+    assert done.returncode != 0, done.stdout
     (run,) = live_server.rows(RUN, name="endless")
-    assert (run.state, run.exit_code) == ("failed", 255)
+    assert (run.state, run.exit_code, run.stop_requested) == ("failed", 255, 1), done.stdout
