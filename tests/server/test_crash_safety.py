@@ -1,0 +1,124 @@
+"""A server that is killed in the middle of everything loses nothing that it had confirmed."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import anyio
+import anyio.to_thread
+import msgspec
+import pytest
+from artifact_harness import ArtifactClient, b64
+from launch_harness import Launch
+from server_harness import Http, Server, Template, running_server
+
+from launch_async.server.app import listening, open_services
+
+pytestmark = [pytest.mark.anyio, pytest.mark.acceptance]
+
+SERVE = """
+import pathlib, sys, anyio
+from launch_async.server.app import open_services, serve
+from launch_async.server.settings import Settings
+settings = Settings(data_dir=pathlib.Path(sys.argv[1]), port=0)
+async def main():
+    await serve(await open_services(settings), settings, started=lambda url: print(url, flush=True))
+anyio.run(main)
+"""
+
+
+@asynccontextmanager
+async def doomed(folder: Path) -> AsyncGenerator[tuple[str, subprocess.Popen[str]]]:
+    """Run a server as a process that can be killed."""
+    command = [sys.executable, "-c", SERVE, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield (await anyio.to_thread.run_sync(process.stdout.readline)).strip(), process
+        finally:
+            process.kill()
+
+
+async def test_what_was_confirmed_outlives_a_kill(tmp_path: Path, template: Template) -> None:
+    folder = tmp_path / "s"
+    async with running_server(folder, template) as prepared:
+        pass
+    confirmed: list[int] = []
+    uploaded: list[bytes] = []
+    async with doomed(folder) as (url, process), aiohttp.ClientSession() as session:
+        http = Http(session, msgspec.structs.replace(prepared, url=url))
+        launch, artifacts = Launch(http), ArtifactClient(http)
+        item = await launch.claimed("r1")
+        made = await artifacts.create()
+
+        async def speak(run: int) -> None:
+            for line in range(10_000):
+                lines = {"offset": line, "content": [f'{{"_step": {line}}}']}
+                try:
+                    reply = await http.stream(
+                        f"r{run}", {"files": {"wandb-history.jsonl": lines}}, "target"
+                    )
+                except aiohttp.ClientError:
+                    return
+                assert reply.status == 200
+                confirmed[run] = line + 1
+                if line == 20:
+                    enough.release()
+
+        async def upload() -> None:
+            for number in range(10_000):
+                body = number.to_bytes(4, "big") * 50_000
+                try:
+                    (node,) = await artifacts.place(made["id"], body)
+                    reply = await http.send("PUT", node["uploadUrl"], data=body)
+                except aiohttp.ClientError:
+                    return
+                assert reply.status == 200
+                uploaded.append(body)
+
+        enough = anyio.Semaphore(0)
+        async with anyio.create_task_group() as tasks:
+            for run in range(4):
+                confirmed.append(0)
+                tasks.start_soon(speak, run)
+            tasks.start_soon(upload)
+            for _ in range(4):
+                await enough.acquire()
+            process.send_signal(signal.SIGKILL)
+
+    async with again(folder, prepared) as server, aiohttp.ClientSession() as session:
+        http = Http(session, server)
+        for run, lines in enumerate(confirmed):
+            (row,) = await server.rows(
+                "select id, history_lines from runs where name = :n", n=f"r{run}"
+            )
+            (kept,) = await server.rows(
+                "select count(*) c, max(line) m from run_history where run_id = :r", r=row.id
+            )
+            assert lines <= row.history_lines <= lines + 1
+            assert (kept.c, kept.m) == (row.history_lines, row.history_lines - 1)
+        assert await Launch(http).state(item) == "RUNNING"
+        artifacts = ArtifactClient(http)
+        contents = {
+            str(n): {"digest": b64(body), "size": len(body)} for n, body in enumerate(uploaded)
+        }
+        assert await artifacts.manifest(made["id"], contents) == 200
+        assert (await artifacts.commit(made["id"]))[0] == 200
+        for place in await server.rows("select entity_id, md5 from artifact_blobs where present"):
+            key = f"artifacts/{place.entity_id}/{place.md5}"
+            assert await server.services.blobs.head(key) == 200_000
+
+
+@asynccontextmanager
+async def again(folder: Path, before: Server) -> AsyncGenerator[Server]:
+    """Start a server of ours on what the killed one left."""
+    services = await open_services(before.services.settings)
+    try:
+        async with listening(services, before.services.settings) as url:
+            yield msgspec.structs.replace(before, url=url, services=services)
+    finally:
+        await services.close()
