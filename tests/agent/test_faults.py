@@ -80,11 +80,9 @@ async def test_a_backend_that_refuses_for_long_fails_the_item_when_nothing_runs(
 async def test_an_outage_before_the_launch_is_waited_out(part: str):
     world = World()
     world.patience_seconds = DEADLINE_SECONDS
-    faults = world.jobs.faults if part == "job" else None
-    if faults is not None:
-        faults.extend([DOWN] * 3)
-    else:
-        world.runner.plant("check", *[DOWN] * 3)
+    if part == "job":
+        world.jobs.faults.extend([DOWN] * 3)
+    world.runner.plant(part, *[DOWN] * 3)
     world.service.push(an_item())
     async with running(world.agent()):
         await until(lambda: world.runner.orders)
