@@ -8,7 +8,6 @@ import msgspec
 import pytest
 from fakes import DEADLINE_SECONDS, KEY, World, an_item, running, until
 
-from launch_async.agent.insist import MAX_PAUSE_SECONDS, pause_seconds
 from launch_async.domain.errors import AgentUnfit, ItemError, Reason, Unavailable
 from launch_async.domain.ids import ItemId, RunId
 from launch_async.domain.phase import Phase
@@ -344,9 +343,3 @@ async def test_the_same_run_id_in_another_project_waits_too():
     async with running(world.agent()) as agent:
         await until(lambda: agent.view().ended == {"let_go": 1})
         assert world.runner.launches == {RunId("runq1"): 1}
-
-
-async def test_a_service_that_asks_for_a_day_is_asked_again_sooner():
-    tools = World().agent()._tools
-    assert pause_seconds(Unavailable("busy", retry_after_seconds=86400), tools) == MAX_PAUSE_SECONDS
-    assert pause_seconds(Unavailable("busy", retry_after_seconds=2), tools) == 2
