@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 RUN = {"entity": "tester", "project": "proj", "run": "r1", "name": "r1"}
 FUZZ = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 ODD_TEXTS = ["", "\x00", "\ud800", "a/b", "..", "%2e%2e", "x" * 300, "ß" * 128, "9" * 5000, "{{a}}"]
 ODD_NUMBERS = [0, -1, 2**31, 2**63, 2**64, 10**30, -(2**70), 1e300, float("nan"), float("inf")]
@@ -141,7 +141,7 @@ known = st.sampled_from(["tester", "proj", "r1", "q", "model-registry", "a" * 32
 variables = st.dictionaries(names, known | values | json_texts, max_size=12)
 
 
-@settings(FUZZ, max_examples=150)
+@settings(FUZZ, max_examples=100)
 @given(st.sampled_from(DOCUMENTS), variables)
 async def test_any_variables_are_answered(
     http: Http, name: str, given_variables: dict[str, Any]

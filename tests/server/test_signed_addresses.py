@@ -3,15 +3,20 @@
 import base64
 import hashlib
 import io
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
+import aiohttp
 import anyio
+import msgspec
 import pytest
 from client_documents import client_document
 from server_harness import Http, Server
 from yarl import URL
 
+from launch_async.server.app import listening
+from launch_async.server.blobs import Blobs
 from launch_async.server.errors import ApiError
 from launch_async.server.urls import Urls, UrlSigner
 
@@ -265,3 +270,40 @@ async def test_a_deleted_run_is_gone_with_its_lines_and_files(http: Http, server
         "select count(*) from run_files",
     ):
         assert await server.rows(count) == [(0,)]
+
+
+class FailingBlobs(Blobs):
+    """Blobs whose store loses the connection in the middle, or ends too early."""
+
+    error: OSError | None = None
+
+    async def get(
+        self, key: str, *, start: int = 0, end: int | None = None
+    ) -> AsyncIterator[bytes]:
+        whole = await super().get(key, start=start, end=end)
+
+        async def chunks() -> AsyncIterator[bytes]:
+            async for chunk in whole:
+                yield chunk[:100]
+                if self.error is not None:
+                    raise self.error
+                return
+
+        return chunks()
+
+
+@pytest.mark.parametrize("error", [None, OSError("the store went away")])
+async def test_a_download_that_breaks_off_is_not_taken_for_whole(
+    http: Http, server: Server, error: OSError | None
+) -> None:
+    """The status is out by then: an error's text in place of the rest would be a silent lie."""
+    download = await uploaded(http)
+    services = server.services
+    blobs = FailingBlobs.open(services.settings.blobs())
+    assert isinstance(blobs, FailingBlobs)
+    blobs.error = error
+    failing = msgspec.structs.replace(services, blobs=blobs)
+    async with listening(failing, services.settings) as url:
+        path = download.removeprefix(server.url)
+        with anyio.fail_after(10), pytest.raises(aiohttp.ClientError):
+            await http.send("GET", url + path)

@@ -98,9 +98,13 @@ async def send_blob(
     except FileNotFoundError as error:
         raise ApiError(MISSING, status=404) from error
     await response.prepare(request)
+    sent = 0
     try:
         async for chunk in chunks:
             await response.write(chunk)
+            sent += len(chunk)
+        if sent != end - start:
+            raise EOFError(f"blob {key} ended after {sent} of {end - start} bytes")
     except Exception:
         # The status is out: only a broken connection can still say that the bytes are not whole.
         if request.transport is not None:
