@@ -278,6 +278,7 @@ class World:
         self.runner = FakeRunner()
         self.jobs = FakeJobs()
         self.builder = FakeBuilder()
+        self.secure_mode = False
         self.stop_grace_seconds = 0.01
         self.start_timeout_seconds = 0.0
         self.patience_seconds = 0.03
@@ -303,6 +304,7 @@ class World:
             api_key=KEY,
             retry_seconds=0.01,
             patience_seconds=self.patience_seconds,
+            secure_mode=self.secure_mode,
             stop_grace_seconds=self.stop_grace_seconds,
             start_timeout_seconds=self.start_timeout_seconds,
             run_look_up_pauses=(0.0, 0.01),

@@ -12,6 +12,7 @@ from launch_async.agent.agent import Agent
 from launch_async.domain.errors import AgentUnfit, ItemError, Reason, Unavailable
 from launch_async.domain.ids import ItemId, RunId
 from launch_async.domain.phase import Phase
+from launch_async.domain.spec import Overrides
 from launch_async.ports.presence import AgentStatus
 from launch_async.ports.queue import RejectedItem
 from launch_async.ports.runs import RunView
@@ -325,3 +326,16 @@ async def test_a_run_id_that_is_in_use_goes_back_unclaimed():
         assert agent.view().ended == {"let_go": 1}
         assert [item for item, _ in world.service.acks] == ["q-1"]
         assert not world.service.failed
+
+
+async def test_secure_mode_refuses_another_entry_point_and_the_builder_block_is_not_for_runners():
+    world = World()
+    world.secure_mode = True
+    other = Overrides(entry_point=("sh",))
+    world.service.push(
+        an_item(1, overrides=other), an_item(2, resource_args={"builder": {}, "x": 1})
+    )
+    async with running(world.agent()):
+        await until(lambda: world.service.failed and world.runner.orders)
+    assert "secure_mode" in world.service.failed[ItemId("q-1")][0].message
+    assert world.runner.orders[RunId("runq2")].resource_args == {"x": 1}

@@ -4,7 +4,12 @@ import json
 
 import msgspec
 
-from launch_async.domain.environment import macro_table, run_environment, run_secrets
+from launch_async.domain.environment import (
+    macro_table,
+    run_environment,
+    run_secrets,
+    with_asked,
+)
 from launch_async.domain.ids import ItemId, QueueRef, RunId
 from launch_async.domain.item import Item
 from launch_async.domain.macros import fill_macros
@@ -78,3 +83,9 @@ def test_macros_come_from_the_table_alone():
     config = {"a": ["${run_id}-${project_name}", 1], "${run_id}": "${HOME} ${image_uri}"}
     filled = fill_macros(config, macro_table(ITEM, image="img:1"))
     assert filled == {"a": ["abc12345-target", 1], "${run_id}": "${HOME} img:1"}
+
+
+def test_a_resource_config_cannot_turn_a_run_into_another_but_may_name_another_way_to_the_service():
+    launch = {"WANDB_BASE_URL": "http://127.0.0.1:1", "WANDB_RUN_ID": "mine"}
+    asked = {"WANDB_BASE_URL": "http://gateway:1", "WANDB_RUN_ID": "other", "A": "1"}
+    assert with_asked(launch, asked) == asked | {"WANDB_RUN_ID": "mine"}

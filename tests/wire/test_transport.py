@@ -16,7 +16,7 @@ from scripted_api import ScriptedApi, scripted_api
 
 from launch_async.domain.errors import AgentUnfit, Unavailable
 from launch_async.domain.secret import Secret
-from launch_async.wire.transport import RequestRefused, Transport, ca_file_of
+from launch_async.wire.transport import RequestRefused, Transport, ca_file_of, proxy_for
 
 pytestmark = pytest.mark.anyio
 
@@ -261,16 +261,22 @@ async def test_http_proxy_is_used(api: ScriptedApi, monkeypatch: pytest.MonkeyPa
     assert proxy.requests[0].url.host == "wandb.example"
 
 
-@pytest.mark.parametrize("listed", ["127.0.0.1", "127.0.0.1:{port}", "*"])
-async def test_no_proxy_is_heeded(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, listed: str):
-    port = api.url.rsplit(":", 1)[1]
+@pytest.mark.parametrize("listed", ["wandb.example", "wandb.example:8080", ".example", "*"])
+async def test_no_proxy_is_heeded(listed: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    monkeypatch.setenv("no_proxy", listed.format(port=port))
+    assert proxy_for("http://wandb.example:8080/graphql") == "http://127.0.0.1:9"
+    monkeypatch.setenv("no_proxy", listed)
+    assert proxy_for("http://wandb.example:8080/graphql") is None
+
+
+async def test_loopback_is_never_behind_a_proxy(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     assert await ask(api.then(200, OK)) == OK["data"]
 
 
 async def test_a_proxy_of_another_kind_is_named(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:9")
+    api.url = "http://wandb.example"
     with pytest.raises(AgentUnfit, match="HTTP_PROXY must be an http"):
         await ask(api)
 

@@ -1,5 +1,7 @@
 """Prepare: from a claimed item to a complete launch order; finds or makes what can be started."""
 
+from typing import Any
+
 from launch_async.agent.insist import insist
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Target, Tools
@@ -40,6 +42,9 @@ async def prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
 async def _prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
     item = tracked.item
     target = target_of(item, tools)
+    if tools.secure_mode and item.spec.overrides.entry_point:
+        msg = "this agent is in secure_mode: items may not override the entry point of their job"
+        raise ItemError(msg, reason=Reason.SPEC_INVALID)
     tracked.detail = "resolving the job"
     job = await _resolve(item, tools)
     entrypoint = item.spec.overrides.entry_point or job.entrypoint
@@ -57,7 +62,7 @@ async def _prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
         args=item.spec.overrides.args,
         environment=run_environment(item, base_url=tools.base_url, image=image),
         secrets=run_secrets(item, agent_key=tools.api_key),
-        resource_args=fill_macros(item.spec.resource_args, macro_table(item, image=image)),
+        resource_args=fill_macros(_for_runner(item), macro_table(item, image=image)),
     )
 
 
@@ -81,6 +86,11 @@ def target_of(item: Item, tools: Tools) -> Target:
         )
         raise ItemError(msg, reason=Reason.TARGET_UNSUPPORTED)
     return target
+
+
+def _for_runner(item: Item) -> dict[str, Any]:
+    """The resource config without W&B's `builder` block, which is for whoever builds."""
+    return {key: value for key, value in item.spec.resource_args.items() if key != "builder"}
 
 
 async def _resolve(item: Item, tools: Tools) -> Job:

@@ -1,6 +1,5 @@
 """Builds an agent from its configuration and login."""
 
-import os
 import socket
 import uuid
 from collections.abc import AsyncGenerator, Mapping
@@ -23,6 +22,7 @@ from launch_async.config.login import Login
 from launch_async.config.model import LaunchConfig
 from launch_async.domain.errors import AgentUnfit, ConfigError, Unavailable
 from launch_async.domain.ids import QueueRef
+from launch_async.kit.files import write_atomically
 from launch_async.wire.operations import LAUNCH_PROJECT
 from launch_async.wire.transport import Transport, ca_file_of
 
@@ -75,7 +75,7 @@ async def open_agent(
                 base_url=login.base_url, api_key=login.api_key, ca_file=ca_file_of(environ)
             )
         )
-        entity = config.entity or await _own_entity(transport)
+        entity = config.entity or await _own_entity(transport, state_dir / "entity")
         limits = [
             QueueLimit(QueueRef(entity, LAUNCH_PROJECT, queue.name), queue.max_jobs)
             for queue in queues
@@ -101,6 +101,7 @@ async def open_agent(
             base_url=login.base_url,
             api_key=login.api_key,
             retry_seconds=RETRY_SECONDS,
+            secure_mode=config.secure_mode,
             stop_grace_seconds=config.stopped_run_timeout,
             start_timeout_seconds=config.agent.start_timeout,
         )
@@ -114,14 +115,27 @@ async def open_agent(
         )
 
 
-async def _own_entity(transport: Transport) -> str:
-    """The login's entity; an outage of the service is waited out."""
+async def _own_entity(transport: Transport, path: Path) -> str:
+    """The login's entity. While the service is down an earlier answer serves: runs wait for us."""
+    earlier = _kept(path)
     while True:
         try:
-            return await default_entity(transport)
+            entity = await default_entity(transport)
         except Unavailable as error:
             log.warning("the service does not answer yet", reason=str(error))
+            if earlier:
+                return earlier
             await anyio.sleep(RETRY_SECONDS)
+        else:
+            write_atomically(path, entity)
+            return entity
+
+
+def _kept(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return ""
 
 
 def _shown(config: LaunchConfig) -> dict[str, object]:
@@ -136,19 +150,14 @@ def _shown(config: LaunchConfig) -> dict[str, object]:
 
 
 def _identity(state_dir: Path) -> str:
-    """What stays the same over all lives with this state folder."""
+    """What stays the same over all lives with this state folder; the journal's lock guards it."""
     path = state_dir / "identity"
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        identity = path.read_text().strip()
-        if not identity:
-            msg = f"{path} is empty; restore it, or delete it to start as a new agent"
-            raise AgentUnfit(msg) from None
-        return identity
-    identity = uuid.uuid4().hex
-    with os.fdopen(descriptor, "w") as file:
-        file.write(identity + "\n")
+    if not path.exists():
+        write_atomically(path, uuid.uuid4().hex)
+    identity = path.read_text().strip()
+    if not identity:
+        msg = f"{path} is empty; restore it, or delete it to start as a new agent"
+        raise AgentUnfit(msg)
     return identity
 
 

@@ -18,11 +18,10 @@ async def open_targets(
 ) -> AsyncGenerator[Mapping[str, Target], None]:
     """Targets by resource type, in W&B's words; what they hold open is closed at the end."""
     async with AsyncExitStack() as stack:
-        docker = DockerRunner()
+        docker, process = DockerRunner(), ProcessRunner(state_dir)
         stack.push_async_callback(docker.close)
+        stack.push_async_callback(process.close)
         yield {
-            "local-process": Target(
-                runner=ProcessRunner(state_dir), builder=EnvironmentBuilder(state_dir, jobs)
-            ),
+            "local-process": Target(runner=process, builder=EnvironmentBuilder(state_dir, jobs)),
             "local-container": Target(runner=docker, builder=ReadyImages()),
         }

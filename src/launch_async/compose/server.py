@@ -1,6 +1,5 @@
 """The control plane with its one local user, ready to serve."""
 
-import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ import anyio
 
 from launch_async.domain.errors import ConfigError
 from launch_async.domain.secret import Secret
+from launch_async.kit.files import write_atomically
 from launch_async.server.app import open_services
 from launch_async.server.services import Services
 from launch_async.server.settings import Settings
@@ -47,7 +47,5 @@ async def local_key(services: Services, data_dir: Path) -> Secret[str]:
     async with services.store.write() as connection:
         key = await ensure_local_user(connection, LOCAL_USER, kept)
     if kept is None:
-        descriptor = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(key + "\n")
+        write_atomically(path, key + "\n")
     return Secret(key)

@@ -65,7 +65,7 @@ class LaunchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_schedulers: Limit = 1
     """Sweep schedulers at once; -1 is no limit."""
     secure_mode: bool = False
-    """Refuse items that change the command or weaken isolation (Kubernetes)."""
+    """Refuse items that override the entry point of their job."""
     verbosity: Annotated[int, msgspec.Meta(ge=0)] = 0
     """0: one line per change of state; 1 and more: debug lines too."""
     stopped_run_timeout: Annotated[int, msgspec.Meta(ge=0)] = 60

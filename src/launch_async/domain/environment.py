@@ -4,11 +4,13 @@
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from launch_async.domain.item import Item
 from launch_async.domain.secret import Secret
 
+BASE_URL = "WANDB_BASE_URL"
 MAX_VALUE_LENGTH = 32670
 """Longest value of one variable before it is split into `NAME_0`, `NAME_1`, …"""
 
@@ -26,7 +28,7 @@ def run_environment(
     """
     spec = item.spec
     environment = {
-        "WANDB_BASE_URL": base_url,
+        BASE_URL: base_url,
         "WANDB_ENTITY": spec.entity,
         "WANDB_PROJECT": spec.project,
         "WANDB_LAUNCH": "True",
@@ -52,6 +54,16 @@ def run_environment(
         artifacts["_wandb_job"] = spec.job
     environment["WANDB_ARTIFACTS"] = json.dumps(artifacts)
     return environment
+
+
+def with_asked(launch: Mapping[str, str], asked: Mapping[str, str]) -> dict[str, str]:
+    """The launch's variables with those that a resource config asks for in its `env`.
+
+    What the launch says of its run wins, or the run would be lost from sight; only the service's
+    address may be another one, for jobs that reach it by another way than the agent.
+    """
+    fixed = {name: value for name, value in launch.items() if name != BASE_URL}
+    return {**launch, **asked, **fixed}
 
 
 def run_secrets(item: Item, *, agent_key: Secret[str]) -> dict[str, Secret[str]]:

@@ -25,6 +25,7 @@ from yarl import URL
 from launch_async import __version__
 from launch_async.domain.errors import AgentUnfit, LaunchError, Unavailable
 from launch_async.domain.secret import Secret
+from launch_async.kit.addresses import is_loopback
 
 CALL_TIMEOUT_SECONDS = 30.0
 MAX_TRIES = 6
@@ -185,7 +186,7 @@ class Transport:
         sent = dict(headers)
         if url.startswith(f"{self.base_url}/"):  # others' addresses carry a signature instead
             sent["Authorization"] = self._authorization.reveal()
-        options: dict[str, Any] = {"proxy": _proxy_for(url)}
+        options: dict[str, Any] = {"proxy": proxy_for(url)}
         if method == "POST":
             sent["Content-Type"] = "application/json"
         else:
@@ -240,13 +241,13 @@ def artifact_file_url(base_url: str, *parts: str) -> str:
     return "/".join([base_url, "artifactsV2", *(quote(part, safe="") for part in parts)])
 
 
-def _proxy_for(url: str) -> str | None:
-    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for this address.
+def proxy_for(url: str) -> str | None:
+    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for this address; loopback has none.
 
     aiohttp's own `trust_env` would also read netrc and then refuse our Authorization header.
     """
     parts = urlsplit(url)
-    if proxy_bypass(parts.netloc.rpartition("@")[2]):
+    if is_loopback(url) or proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
     proxy = getproxies().get(parts.scheme)
     if proxy and urlsplit(proxy).scheme not in {"http", "https"}:

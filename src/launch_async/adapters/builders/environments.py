@@ -75,7 +75,7 @@ class EnvironmentBuilder:
         source = order.job.source
         if isinstance(source, ImageSource):
             raise _unsupported(
-                f"local-process queues run code and git jobs; {source.image} is an image:"
+                f"local-process queues run code; {source.image} is an image:"
                 " use a local-container queue."
             )
         if not order.entrypoint:

@@ -5,14 +5,14 @@ is the body of the engine's "create container" call; nothing here talks to an en
 """
 
 import difflib
-import ipaddress
 import re
 import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
+from launch_async.domain.environment import with_asked
 from launch_async.domain.errors import ItemError, Reason
+from launch_async.kit.addresses import is_loopback
 from launch_async.ports.runner import ImageWork, LaunchOrder
 
 IDENTITY_LABEL = "launch-async.identity"
@@ -50,8 +50,7 @@ def container_body(order: LaunchOrder, work: ImageWork) -> dict[str, Any]:
     if "name" in args:
         labels[NAME_LABEL] = str(args["name"])  # the container's own name finds the run again
     environment = {
-        **order.environment,
-        **_environment(args.get("env", [])),
+        **with_asked(order.environment, _environment(args.get("env", []))),
         **{name: secret.reveal() for name, secret in order.secrets.items()},
     }
     body: dict[str, Any] = {
@@ -74,17 +73,6 @@ def platform(order: LaunchOrder) -> str | None:
     """`os/architecture` that the image is wanted for; None for the engine's own."""
     wanted = order.resource_args.get("platform")
     return None if wanted is None else str(wanted)
-
-
-def is_loopback(url: str) -> bool:
-    """Whether the URL's host is this machine itself, which a container's own network is not."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _known(resource_args: Mapping[str, Any]) -> dict[str, Any]:

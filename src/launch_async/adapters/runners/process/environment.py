@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from launch_async.domain.environment import with_asked
 from launch_async.domain.errors import ItemError, Reason
 from launch_async.ports.runner import CodeWork, LaunchOrder
 
@@ -24,7 +25,7 @@ def job_environment(
 ) -> dict[str, str]:
     """The job's whole environment, with its secrets.
 
-    Later ones win: the machine's basics, the order's, the queue's or item's `env`, secrets.
+    Later ones win: the machine's basics, the queue's or item's `env`, the order's, secrets.
 
     Raises:
         ItemError: `resource_args` has something that this backend does not understand.
@@ -36,8 +37,7 @@ def job_environment(
         "PYTHONUNBUFFERED": "1",
         "VIRTUAL_ENV": str(work.bin_directory.parent),
         "WANDB_DIR": str(work.directory),
-        **order.environment,
-        **_asked_for(order.resource_args),
+        **with_asked(order.environment, _asked_for(order.resource_args)),
         **{name: secret.reveal() for name, secret in order.secrets.items()},
     }
     environment["PATH"] = f"{work.bin_directory}:{environment.get('PATH', STANDARD_PATH)}"

@@ -206,7 +206,7 @@ class ProcessRunner:
                 identity=order.identity,
                 item_id=order.item_id,
                 run_id=run_id,
-                queue=str(order.queue),
+                queue=order.queue.name,
             )
             record.write_order(asked)
             self._forget_shim(run_id)
