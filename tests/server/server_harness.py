@@ -17,12 +17,14 @@ from sqlalchemy import text
 from yarl import URL
 
 from launch_async.server.app import listening
+from launch_async.server.blobs import Blobs
 from launch_async.server.context import Request, Viewer
 from launch_async.server.graphql import GraphQL
 from launch_async.server.resolvers.bind import BINDABLES
 from launch_async.server.services import Services, open_services
 from launch_async.server.settings import Settings
-from launch_async.server.urls import Urls
+from launch_async.server.store import Store
+from launch_async.server.urls import Urls, UrlSigner
 from launch_async.server.users import create_api_key, create_user
 
 USERNAME = "tester"
@@ -92,7 +94,14 @@ async def running_server(
     """Run a server with one user on a free port of the loopback."""
     shutil.copytree(template.folder, data_dir)
     chosen = Settings(data_dir=data_dir, port=0, **settings)
-    services = await open_services(chosen)
+    services = Services(  # as open_services does, but the template was migrated once for all
+        settings=chosen,
+        store=Store.connect(chosen.database()),
+        blobs=Blobs.open(chosen.blobs()),
+        signer=UrlSigner(
+            (data_dir / "secret").read_bytes(), lifetime_seconds=chosen.url_lifetime_seconds
+        ),
+    )
     try:
         async with listening(services, chosen, graphql=template.graphql) as url:
             yield Server(url=url, key=template.key, user_id=template.user_id, services=services)

@@ -39,6 +39,11 @@ class Store:
         """Bring the database's schema to its newest version and open it."""
         _make_folder(url)
         await anyio.to_thread.run_sync(migrate, url)
+        return cls.connect(url)
+
+    @classmethod
+    def connect(cls, url: str) -> "Store":
+        """Open a database whose schema is the newest already."""
         readers = open_engine(url)
         if readers.dialect.name != "sqlite":
             return cls(readers, readers)
