@@ -25,9 +25,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
     default=Path(".launch-async"),
     help="Folder of the database and the files.",
 )
-@click.option(
-    "--public-url", help="Address in links. Default: as the client asked."
-)
+@click.option("--public-url", help="Address in links. Default: as the client asked.")
 @click.option("-v", "--verbose", count=True, help="More logs.")
 def server(listen: str, data: Path, public_url: str | None, verbose: int) -> None:
     """Serve queues, jobs, agents and runs to the wandb client.

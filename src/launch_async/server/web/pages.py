@@ -128,6 +128,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _template() -> Any:
-    text = resources.files("launch_async.server.web").joinpath("run.html").read_text(encoding="utf-8")
+    text = (
+        resources.files("launch_async.server.web").joinpath("run.html").read_text(encoding="utf-8")
+    )
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.from_string(text)
