@@ -9,7 +9,6 @@ from launch_async.domain.errors import ItemError, Unavailable
 from launch_async.domain.outcome import Outcome
 from launch_async.domain.phase import Phase
 
-UPLOAD_TRIES = 3
 CLEAN_UP_TRIES = 5
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -58,15 +57,19 @@ async def _clean_up(tracked: Tracked, tools: Tools) -> None:
 async def _upload(tracked: Tracked, outcome: Outcome, tools: Tools) -> list[str]:
     """The error file's path in the agent's hidden run; none when it cannot be uploaded."""
     path = f"{tracked.item.id}/error/error.log"
-    for _ in range(UPLOAD_TRIES):
-        try:
-            await tools.presence.upload(path, error_file(tracked, outcome).encode())
-        except Unavailable as error:
-            log.warning("error file not uploaded", reason=str(error))
-            await pause_after(error, tools)
-        else:
-            return [path]
-    return []
+    content = error_file(tracked, outcome).encode()
+    try:
+        await insist(
+            lambda: tools.presence.upload(path, content),
+            doing="uploading the error file",
+            tracked=tracked,
+            tools=tools,
+            within_seconds=tools.upload_seconds,
+        )
+    except Unavailable as error:
+        log.warning("error file not uploaded", reason=str(error))
+        return []
+    return [path]
 
 
 def error_file(tracked: Tracked, outcome: Outcome) -> str:

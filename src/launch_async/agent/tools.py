@@ -40,6 +40,8 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     """Pause between two tries of something that must be told in the end."""
     patience_seconds: float = 300.0
     """How long an outage may keep an item from its launch before the item fails."""
+    upload_seconds: float = 60.0
+    """How long an outage may keep an error file from its place before the report goes without."""
     secure_mode: bool = False
     """Whether items are refused that override their job's entry point."""
     stop_grace_seconds: float
