@@ -90,7 +90,7 @@ class DockerRunner:
             fresh = found["State"]["Status"] == "created"
             if fresh:
                 await self._start(found["Id"], order)
-        who = {"item": order.item_id, "run": order.run.run_id, "queue": str(order.queue)}
+        who = {"item": order.item_id, "run": order.run.run_id, "queue": order.queue.name}
         log.info("run started" if fresh else "run found", container=name, **who)
         return _handle(found["Id"], name, order.run.run_id, order.item_id)
 

@@ -89,7 +89,7 @@ class ProcessRunner:
                 reason=Reason.LAUNCH_FAILED,
                 stage=Stage.RUN,
             )
-        who = {"item": order.item_id, "run": order.run.run_id, "queue": str(order.queue)}
+        who = {"item": order.item_id, "run": order.run.run_id, "queue": order.queue.name}
         pid = facts.started.job_pid if facts.started else None
         log.info("run started" if started_here else "run found", pid=pid, **who)
         return _handle(order.run.run_id, order.item_id, facts)
@@ -206,7 +206,7 @@ class ProcessRunner:
                 identity=order.identity,
                 item_id=order.item_id,
                 run_id=run_id,
-                queue=order.queue.name,
+                queue=str(order.queue),
             )
             record.write_order(asked)
             self._forget_shim(run_id)
