@@ -127,7 +127,7 @@ async def _own_entity(transport: Transport, path: Path) -> str:
                 return earlier
             await anyio.sleep(RETRY_SECONDS)
         else:
-            write_atomically(path, entity)
+            write_atomically(path, entity.encode())
             return entity
 
 
@@ -153,7 +153,7 @@ def _identity(state_dir: Path) -> str:
     """What stays the same over all lives with this state folder; the journal's lock guards it."""
     path = state_dir / "identity"
     if not path.exists():
-        write_atomically(path, uuid.uuid4().hex)
+        write_atomically(path, uuid.uuid4().hex.encode())
     identity = path.read_text().strip()
     if not identity:
         msg = f"{path} is empty; restore it, or delete it to start as a new agent"

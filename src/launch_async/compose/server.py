@@ -47,5 +47,5 @@ async def local_key(services: Services, data_dir: Path) -> Secret[str]:
     async with services.store.write() as connection:
         key = await ensure_local_user(connection, LOCAL_USER, kept)
     if kept is None:
-        write_atomically(path, key + "\n")
+        write_atomically(path, f"{key}\n".encode())
     return Secret(key)

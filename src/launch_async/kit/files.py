@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write the file for its owner only; after a crash it has the old text or the new one."""
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write the file for its owner only; after a crash it has the old content or the new."""
     aside = path.with_name(f"{path.name}.new")
     descriptor = os.open(aside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)

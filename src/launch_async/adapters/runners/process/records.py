@@ -21,6 +21,7 @@ from typing import TypeVar
 import msgspec
 
 from launch_async.domain.ids import ItemId, RunId
+from launch_async.kit.files import write_atomically
 from launch_async.kit.names import plain_name
 from launch_async.kit.procs import boot_id, is_same_process, start_time_ticks
 
@@ -136,12 +137,7 @@ class Record:
 
     def write_order(self, order: Order) -> None:
         """Write down who asked, durably, before anything starts."""
-        aside = self.folder / "order.tmp"
-        with aside.open("wb") as file:
-            file.write(msgspec.json.encode(order))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self.folder / "order.json")
+        write_atomically(self.folder / "order.json", msgspec.json.encode(order))
 
     def forget(self) -> None:
         """Drop the facts of an earlier item of the same run; its code folder stays."""
