@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncGenerator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +94,7 @@ async def test_an_agent_that_slept_through_its_lease_cannot_claim_the_same_run(
     server: RealServer, agent: WandbQueueService
 ):
     item = await popped(server, agent, run_id="fixed")
-    past = datetime(2001, 1, 1, tzinfo=UTC).replace(tzinfo=None)
+    past = "2001-01-01 00:00:00.000000"
     await sql(server, "UPDATE queue_items SET lease_expires_at = :past", past=past)
     other = agent_of(server.transport)
     await other.register()
