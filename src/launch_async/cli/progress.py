@@ -14,7 +14,6 @@ from rich.text import Text
 from launch_async.sdk.client import CLEAN_STATES, ItemStatus, RunStatus
 from launch_async.sdk.follow import Progress
 
-STEPS = ("queued", "building", "running")
 MAX_METRICS = 6
 REFRESH_PER_SECOND = 8
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from launch_async.wire import sdk_operations as operations
+from launch_async.wire.codec import decode_upload_headers
 from launch_async.wire.transport import Transport
 
 MANIFEST_NAME = "wandb_manifest.json"
@@ -121,7 +122,7 @@ async def _send_manifest(
 async def _put(transport: Transport, file: Mapping[str, Any], content: bytes) -> None:
     """No address means that the server has these bytes already."""
     if file["uploadUrl"] is not None:
-        headers = dict(header.split(":", 1) for header in file["uploadHeaders"] or ())
+        headers = decode_upload_headers(file["uploadHeaders"])
         await transport.put(file["uploadUrl"], content, headers)
 
 

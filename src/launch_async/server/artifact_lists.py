@@ -193,16 +193,6 @@ async def maker_of(connection: AsyncConnection, artifact_id: int) -> tuple[int, 
     return makers[0] if makers else None
 
 
-async def holds_blob(connection: AsyncConnection, artifact: ArtifactRow, md5: str) -> bool:
-    """Tell whether a version has a file with these bytes."""
-    rows = await connection.execute(
-        select(artifact_files.c.name)
-        .where(artifact_files.c.artifact_id == artifact.id, artifact_files.c.md5 == md5)
-        .limit(1)
-    )
-    return rows.first() is not None
-
-
 async def artifact_of_client_id(
     connection: AsyncConnection, client_id: str, *, entity_names: Sequence[str]
 ) -> ArtifactRow | None:

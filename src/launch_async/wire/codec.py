@@ -1,5 +1,6 @@
 """Run specs and job files: JSON as W&B writes it into our types, strictly."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -148,6 +149,11 @@ def encode_code_job(*, artifact_id: str, entrypoint: list[str], runtime: str) ->
             "runtime": runtime,
         }
     )
+
+
+def decode_upload_headers(lines: Iterable[str] | None) -> dict[str, str]:
+    """The headers of an upload, which the API gives as `Name:value` lines or not at all."""
+    return dict(line.split(":", 1) for line in lines or ())
 
 
 def _source(wire: _WireJob, ref: str) -> ArtifactSource | GitSource | ImageSource:

@@ -21,7 +21,7 @@ from launch_async.ports.presence import AgentStatus
 from launch_async.ports.queue import RejectedItem
 from launch_async.ports.runs import HIDDEN, RunView
 from launch_async.wire import operations
-from launch_async.wire.codec import MalformedError, decode_run_spec
+from launch_async.wire.codec import MalformedError, decode_run_spec, decode_upload_headers
 from launch_async.wire.transport import RequestRefused, Transport
 
 HIDDEN_JOB_TYPE = "sweep-controller"
@@ -120,7 +120,7 @@ class WandbQueueService:
                 {"entity": run.entity, "project": run.project, "run": run.run_id, "files": [path]},
             )
             made = answer["createRunFiles"]
-            headers = dict(header.split(":", 1) for header in made["uploadHeaders"] or ())
+            headers = decode_upload_headers(made["uploadHeaders"])
             await self._transport.put(made["files"][0]["uploadUrl"], content, headers)
 
     async def pop(self, queue: QueueRef) -> Item | RejectedItem | None:
