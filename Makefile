@@ -59,6 +59,8 @@ lint-imports: .venv/.installed-dev
 test: .venv/.installed-dev ## Run the whole suite, with a Docker engine if there can be one [ARGS="-k name" WORKERS=n]
 	@scripts/docker-engine up && scripts/test-images || { \
 	    echo "make test: the tests that need Docker are skipped (see the line above)" >&2; test "$$CI" != true; }
+	@scripts/client-environments || { \
+	    echo "make test: the tests of older wandb clients are skipped (see the line above)" >&2; test "$$CI" != true; }
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 format: .venv/.installed-dev ## Format the code and mend what ruff can mend
