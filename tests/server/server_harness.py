@@ -16,9 +16,10 @@ from anyio.from_thread import BlockingPortal
 from sqlalchemy import text
 from yarl import URL
 
+from launch_async.server.access import Role, Viewer
 from launch_async.server.app import listening
 from launch_async.server.blobs import Blobs
-from launch_async.server.context import Request, Viewer
+from launch_async.server.context import Request
 from launch_async.server.graphql import GraphQL
 from launch_async.server.resolvers.bind import BINDABLES
 from launch_async.server.services import Services, open_services
@@ -47,7 +48,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
             email=None,
             name=USERNAME,
             admin=True,
-            entities=(USERNAME,),
+            roles={USERNAME: Role.ADMIN},
         )
         services = self.services
         urls = Urls(self.url, services.signer)

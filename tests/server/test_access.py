@@ -72,27 +72,28 @@ async def test_a_strangers_query_finds_nothing(
         ),
     ],
 )
-async def test_a_strangers_change_is_a_404(
+async def test_a_strangers_change_is_refused(
     http: Http, server: Server, stranger: str, name: str, variables: dict[str, object]
 ) -> None:
     before = await server.rows("select * from runs")
     reply = await http.ask(client_document(name), stranger, **variables)
-    assert reply.status == 404
+    assert reply.status == 403
     assert "not found" in reply.json()["errors"][0]["message"]
     assert await server.rows("select * from runs") == before
 
 
-async def test_a_strangers_stream_is_a_404(http: Http, stranger: str) -> None:
+async def test_a_strangers_stream_is_a_403(http: Http, stranger: str) -> None:
     reply = await http.send(
         "POST",
         "/files/tester/proj/secret/file_stream",
         json={"complete": True},
         headers={"Authorization": f"Bearer {stranger}"},
     )
-    assert (reply.status, reply.json()["error"]) == (404, "entity tester not found")
+    assert reply.status == 403
+    assert "there is no entity 'tester'" in reply.json()["error"]
 
 
-async def test_a_strangers_deletion_of_files_is_a_404(http: Http, stranger: str) -> None:
+async def test_a_strangers_deletion_of_files_is_a_403(http: Http, stranger: str) -> None:
     files = client_document("CreateRunFiles.core")
     where = {"entity": "tester", "project": "proj", "run": "secret"}
     await http.data(files, **where, files=["kept.txt"])
@@ -105,7 +106,7 @@ async def test_a_strangers_deletion_of_files_is_a_404(http: Http, stranger: str)
     )
     file_id = listed["project"]["run"]["files"]["edges"][0]["node"]["id"]
     reply = await http.ask(client_document("deleteFiles.files"), stranger, files=[file_id])
-    assert reply.status == 404
+    assert reply.status == 403
     assert await http.server.rows("select name from run_files") == [("kept.txt",)]
 
 

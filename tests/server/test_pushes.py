@@ -54,7 +54,7 @@ async def test_a_queue_without_a_config_runs_what_the_agent_assumes(
     [
         ({"entity": None}, "has no entity"),
         ({"project": ""}, "has no project"),
-        ({"entity": "stranger"}, "entity stranger not found"),
+        ({"entity": "stranger"}, "there is no entity 'stranger'"),
         ({"job": None}, "has nothing to run"),
         ({"docker": {"docker_image": "i:1"}}, "names job and docker.docker_image"),
         ({"image_uri": "i:1"}, "names job and image_uri"),

@@ -5,7 +5,7 @@ import base64
 from aiohttp import web
 from sqlalchemy import select
 
-from launch_async.server.context import Viewer
+from launch_async.server.access import ROLES, Viewer
 from launch_async.server.errors import ApiError
 from launch_async.server.store import Store
 from launch_async.server.store.tables.people import api_keys, entities, memberships, users
@@ -52,6 +52,8 @@ async def find_viewer(store: Store, key: str) -> Viewer | None:
             users.c.email,
             users.c.name,
             users.c.admin,
+            users.c.service,
+            memberships.c.role,
             entities.c.name.label("entity"),
             entities.c.user_id.label("entity_user_id"),
         )
@@ -65,13 +67,13 @@ async def find_viewer(store: Store, key: str) -> Viewer | None:
     if not rows:
         return None
     first = rows[0]
-    own = [row.entity for row in rows if row.entity_user_id == first.id]
-    others = sorted(row.entity for row in rows if row.entity_user_id != first.id)
+    ordered = sorted(rows, key=lambda row: (row.entity_user_id != first.id, row.entity))
     return Viewer(
         user_id=first.id,
         username=first.username,
         email=first.email,
         name=first.name,
         admin=first.admin,
-        entities=(*own, *others),
+        service=first.service,
+        roles={row.entity: ROLES[row.role] for row in ordered},
     )

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from graphql import GraphQLResolveInfo
 
+from launch_async.server.access import Viewer
 from launch_async.server.blobs import Blobs
 from launch_async.server.settings import Settings
 from launch_async.server.store import Store
@@ -13,23 +14,6 @@ from launch_async.server.urls import Urls
 
 Info = GraphQLResolveInfo[Any]
 """The second argument of each resolver."""
-
-
-class Viewer(msgspec.Struct, frozen=True, kw_only=True):
-    """The person behind a request."""
-
-    user_id: int
-    username: str
-    email: str | None
-    name: str
-    admin: bool
-    entities: tuple[str, ...]
-    """Names of the entities that this person is a member of, the personal one first."""
-
-    @property
-    def entity(self) -> str:
-        """The personal entity, taken when a client names none."""
-        return self.entities[0]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from launch_async.server.access import Role, require_role
 from launch_async.server.context import Request, utc_now
 from launch_async.server.errors import ApiError
 from launch_async.server.store.engine import insert
@@ -58,14 +59,15 @@ PROJECT_SELECT = select(
 
 
 async def resolve_entity(
-    connection: AsyncConnection, request: Request, name: str | None
+    connection: AsyncConnection, request: Request, name: str | None, *, need: Role = Role.VIEWER
 ) -> EntityRow:
     """Return the entity called `name` (None or "": the viewer's own).
 
-    404 when there is none or the viewer is not its member, so that names do not leak.
+    403 when there is none, or the viewer has not this role in it, so that names do not leak.
     """
+    require_role(request.viewer, name or request.viewer.entity, need)
     entity = await find_entity(connection, request, name)
-    if entity is None:
+    if entity is None:  # deleted since the key was read
         raise ApiError(f"entity {name} not found", status=404)
     return entity
 

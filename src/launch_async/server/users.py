@@ -6,6 +6,7 @@ import secrets
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from launch_async.server.access import Role
 from launch_async.server.context import utc_now
 from launch_async.server.errors import ApiError
 from launch_async.server.projects import LAUNCH_PROJECT, check_name, ensure_project
@@ -62,12 +63,12 @@ async def create_team(connection: AsyncConnection, name: str, *, admin_user_id: 
 
 
 async def add_member(
-    connection: AsyncConnection, entity_id: int, user_id: int, *, admin: bool = False
+    connection: AsyncConnection, entity_id: int, user_id: int, *, role: Role = Role.MEMBER
 ) -> None:
     """Let a user reach what an entity owns. Twice does no harm."""
     await connection.execute(
         insert(connection, memberships)
-        .values(user_id=user_id, entity_id=entity_id, admin=admin, created_at=utc_now())
+        .values(user_id=user_id, entity_id=entity_id, role=role.word, created_at=utc_now())
         .on_conflict_do_nothing()
     )
 
@@ -131,5 +132,5 @@ async def ensure_local_user(connection: AsyncConnection, username: str, key: str
 
 
 async def _furnish(connection: AsyncConnection, entity_id: int, user_id: int) -> None:
-    await add_member(connection, entity_id, user_id, admin=True)
+    await add_member(connection, entity_id, user_id, role=Role.ADMIN)
     await ensure_project(connection, entity_id, LAUNCH_PROJECT, user_id=user_id)

@@ -6,7 +6,8 @@ from typing import Any
 from ariadne import ObjectType, QueryType, SchemaBindable
 from sqlalchemy import select
 
-from launch_async.server.context import Info, Request, Viewer, request_of
+from launch_async.server.access import Role, Viewer
+from launch_async.server.context import Info, Request, request_of
 from launch_async.server.ids import encode_id
 from launch_async.server.projects import EntityRow, find_entity
 from launch_async.server.run_rows import USER_COLUMNS, UserRow
@@ -152,7 +153,7 @@ def resolve_entity_type(row: EntityRow, _info: Info) -> str:
 async def resolve_members(row: EntityRow, info: Info) -> list[Json]:
     """Return who belongs to the entity."""
     statement = (
-        select(*user_columns(), memberships.c.admin.label("entity_admin"))
+        select(*user_columns(), users.c.service, memberships.c.role)
         .join(memberships, memberships.c.user_id == users.c.id)
         .where(memberships.c.entity_id == row.id)
         .order_by(users.c.id)
@@ -162,13 +163,13 @@ async def resolve_members(row: EntityRow, info: Info) -> list[Json]:
     return [
         {
             "id": encode_id("User", member.id),
-            "admin": member.entity_admin,
-            "role": "admin" if member.entity_admin else "member",
+            "admin": member.role == Role.ADMIN.word,
+            "role": member.role,
             "pending": False,
             "email": member.email,
             "username": member.username,
             "name": member.name,
-            "account_type": "MEMBER",
+            "account_type": "SERVICE" if member.service else "MEMBER",
         }
         for member in rows
     ]

@@ -1,6 +1,6 @@
 """Who may ask: users, the entities that own things, memberships and keys."""
 
-from sqlalchemy import Boolean, Column, ForeignKey, Integer, String, Table
+from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, String, Table, Text, false
 
 from launch_async.server.store.tables import UtcDateTime, metadata
 
@@ -12,6 +12,7 @@ users = Table(
     Column("name", String(256), nullable=False),
     Column("email", String(320), nullable=True),
     Column("admin", Boolean, nullable=False),
+    Column("service", Boolean, nullable=False, server_default=false()),
     Column("created_at", UtcDateTime, nullable=False),
     sqlite_autoincrement=True,
 )
@@ -40,7 +41,7 @@ memberships = Table(
         primary_key=True,
         index=True,
     ),
-    Column("admin", Boolean, nullable=False),
+    Column("role", String(8), nullable=False, server_default="member"),  # viewer, member or admin
     Column("created_at", UtcDateTime, nullable=False),
 )
 
@@ -56,5 +57,19 @@ api_keys = Table(
     Column("description", String(256), nullable=True),
     Column("created_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime, nullable=True),
+    sqlite_autoincrement=True,
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("username", String(128), nullable=False),  # names, as the trail outlives its subjects
+    Column("entity_name", String(128), nullable=True),  # null: the server's own matters
+    Column("action", String(64), nullable=False),  # such as queue.pause
+    Column("subject", String(256), nullable=False),
+    Column("details", Text, nullable=False),  # JSON object
+    Index(None, "entity_name", "id"),
     sqlite_autoincrement=True,
 )

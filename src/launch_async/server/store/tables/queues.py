@@ -10,6 +10,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 from launch_async.server.store.tables import UtcDateTime, metadata
@@ -44,6 +45,8 @@ run_queues = Table(
         "config_id", Integer, ForeignKey("resource_configs.id", ondelete="SET NULL"), nullable=True
     ),
     Column("external_links", Text, nullable=False),  # JSON object
+    Column("paused_at", UtcDateTime, nullable=True),
+    Column("concurrency_limit", Integer, nullable=True),  # leased, claimed and running items
     Column("created_by", Integer, ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
@@ -65,6 +68,8 @@ launch_agents = Table(
     Column("created_by", Integer, ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
     Column("created_at", UtcDateTime, nullable=False),
     Column("heartbeat_at", UtcDateTime, nullable=False),
+    Column("identity", String(128), nullable=True),  # kept by the agent over its starts
+    Index(None, "project_id", "identity", unique=True),
     sqlite_autoincrement=True,
 )
 
@@ -92,11 +97,15 @@ queue_items = Table(
     Column("ended_by", String(8), nullable=True),
     Column("priority", Integer, nullable=False),
     Column("run_spec", Text, nullable=False),  # JSON object
+    Column("own_resource_args", Text, nullable=True),  # JSON object: the item's part of the merge
+    Column("requeued_from", Integer, nullable=True),
     Column("created_by", Integer, ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
     Column("created_at", UtcDateTime, nullable=False),
     Column("agent_id", Integer, ForeignKey("launch_agents.id", ondelete="SET NULL"), nullable=True),
     Column("leased_at", UtcDateTime, nullable=True),
     Column("lease_expires_at", UtcDateTime, nullable=True),
+    Column("lease", String(32), nullable=True),  # a new token at each pop
+    Column("stop_requested", Boolean, nullable=False, server_default=false()),
     Column("claimed_at", UtcDateTime, nullable=True),
     Column("started_at", UtcDateTime, nullable=True),
     Column("ended_at", UtcDateTime, nullable=True),
@@ -127,4 +136,13 @@ queue_item_warnings = Table(
     Column("file_paths", Text, nullable=False),  # JSON list
     Column("created_at", UtcDateTime, nullable=False),
     sqlite_autoincrement=True,
+)
+
+run_keys = Table(
+    "run_keys",
+    metadata,
+    Column("item_id", Integer, ForeignKey("queue_items.id", ondelete="CASCADE"), primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),  # SHA-256, hex; the newest lease's
+    Column("user_id", Integer, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
 )
