@@ -8,11 +8,12 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import BindParameter, ColumnElement, Update, and_, bindparam, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.domain.lease import LEASE, ItemEvent, ItemState, move
-from launch_async.server.store.tables.queues import launch_agents, queue_items
+from launch_async.server.store.tables import UtcDateTime
+from launch_async.server.store.tables.queues import launch_agents, open_item, queue_items
 
 ITEM: Final = "RunQueueItem"
 
@@ -29,27 +30,13 @@ async def pop(
 ) -> PoppedItem | None:
     """Lease the first item of a queue for a short time; None when there is none.
 
-    One statement. PostgreSQL skips rows that another pop has locked; SQLite knows no row locks and
-    needs none, as its one writer holds the database (BEGIN IMMEDIATE) and omits that clause.
+    One statement, whose cost does not grow with the queue: it walks the index of open items from
+    the front, past those that are leased at the moment. PostgreSQL skips rows that another pop has
+    locked; SQLite knows no row locks and needs none, as its one writer holds the database
+    (BEGIN IMMEDIATE) and omits that clause.
     """
-    first = (
-        select(queue_items.c.id)
-        .where(queue_items.c.queue_id == queue_id, is_waiting(now))
-        .order_by(queue_items.c.priority, queue_items.c.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
     leased = await connection.execute(
-        update(queue_items)
-        .where(queue_items.c.id == first)
-        .values(
-            state=move(ItemState.PENDING, ItemEvent.POP),
-            agent_id=agent_id,
-            leased_at=now,
-            lease_expires_at=now + LEASE,
-        )
-        .returning(queue_items.c.id, queue_items.c.run_spec)
+        POP, {"queue": queue_id, "agent": agent_id, "moment": now, "expiry": now + LEASE}
     )
     row = leased.one_or_none()
     if agent_id is not None:
@@ -98,7 +85,7 @@ async def ack(
     return again.one_or_none() is not None
 
 
-def is_waiting(now: datetime) -> ColumnElement[bool]:
+def is_waiting(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     """Return the condition of an item that a pop may take."""
     return or_(
         queue_items.c.state == ItemState.PENDING,
@@ -118,3 +105,33 @@ def state_now(state: str, lease_expires_at: datetime | None, now: datetime) -> I
     if stored is ItemState.LEASED and lapsed:
         return move(stored, ItemEvent.LAPSE) or stored
     return stored
+
+
+def _pop() -> Update:
+    first = (
+        select(queue_items.c.id)
+        .where(
+            queue_items.c.queue_id == bindparam("queue"),
+            open_item,
+            is_waiting(bindparam("moment", type_=UtcDateTime)),
+        )
+        .order_by(queue_items.c.priority, queue_items.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    return (
+        update(queue_items)
+        .where(queue_items.c.id == first)
+        .values(
+            state=move(ItemState.PENDING, ItemEvent.POP),
+            agent_id=bindparam("agent"),
+            leased_at=bindparam("moment", type_=UtcDateTime),
+            lease_expires_at=bindparam("expiry"),
+        )
+        .returning(queue_items.c.id, queue_items.c.run_spec)
+    )
+
+
+POP: Final = _pop()
+"""Built once: it is the statement that runs most often, and building takes as long as running."""

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    literal_column,
 )
 
 from launch_async.server.store.tables import UtcDateTime, metadata
@@ -118,6 +119,19 @@ queue_items = Table(
     Index(None, "queue_id", "state", "priority", "id"),
     Index(None, "run_name"),
     sqlite_autoincrement=True,
+)
+
+open_item = queue_items.c.state.in_([literal_column("'PENDING'"), literal_column("'LEASED'")])
+"""Whether an item may be popped now or once its lease has lapsed. A statement that holds this very
+condition, words and all, may use the index below; no database sees it behind parameters."""
+
+Index(
+    None,
+    queue_items.c.queue_id,
+    queue_items.c.priority,
+    queue_items.c.id,
+    sqlite_where=open_item,
+    postgresql_where=open_item,
 )
 
 queue_item_warnings = Table(
