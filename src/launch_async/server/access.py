@@ -66,7 +66,7 @@ class Viewer(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def entity(self) -> str:
         """The entity taken when a client names none."""
-        return self.username
+        return self.username if self.run is None else self.run.entity
 
     def may(self, entity: str, need: Role) -> bool:
         """Tell whether the viewer's role in an entity reaches as far as `need`."""
@@ -82,6 +82,7 @@ class Viewer(msgspec.Struct, frozen=True, kw_only=True):
             run_name is not None
             and scope.run_name == run_name
             and scope.entity == entity
+            and scope.entity in self.roles
             and scope.project_folded == project.casefold()
         )
 

@@ -15,6 +15,7 @@ import msgspec
 from sqlalchemy import Table, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from launch_async.server.access import require_run_write
 from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
 from launch_async.server.history import Line, merge_keys, parse_line
@@ -119,6 +120,7 @@ async def _run_of(
     connection: AsyncConnection, request: Request, entity: str, project: str, run_name: str
 ) -> RunRow:
     owner = await resolve_entity(connection, request, entity)
+    require_run_write(request.viewer, entity, project, run_name)
     place = await ensure_project(connection, owner.id, project, user_id=request.viewer.user_id)
     run = await load_run(connection, place, run_name)
     if run is None:

@@ -11,10 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.domain.lease import ItemState
 from launch_async.server import queueing
+from launch_async.server.access import Role, require_role, require_run_write
 from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import decode_run_id
 from launch_async.server.projects import (
+    DEFAULT_PROJECT,
     ProjectRow,
     check_name,
     ensure_project,
@@ -165,23 +167,41 @@ async def require_run(
     return await _reload(connection, place, run_name)
 
 
-async def require_run_by_id(
+async def require_writable_run(
+    connection: AsyncConnection,
+    request: Request,
+    *,
+    entity: str | None,
+    project: str | None,
+    run_name: str,
+) -> RunRow:
+    """Return the run by names; 403 when the viewer may not write it, 404 when it is missing."""
+    place = entity or request.viewer.entity
+    require_run_write(request.viewer, place, project or DEFAULT_PROJECT, run_name)
+    return await require_run(connection, request, entity=place, project=project, run_name=run_name)
+
+
+async def require_members_run(
     connection: AsyncConnection, request: Request, storage_id: str
 ) -> RunRow:
-    """Return the run by its storage id; 404 when it is missing or not the viewer's to see."""
+    """Return the run by its storage id; 403 when the viewer is no member of its entity."""
     run_name, project, entity = decode_run_id(storage_id)
+    require_role(request.viewer, entity, Role.MEMBER)
     return await require_run(connection, request, entity=entity, project=project, run_name=run_name)
 
 
-async def require_membership(connection: AsyncConnection, request: Request, run_id: int) -> None:
-    """Raise a 404 unless the viewer belongs to the entity that owns a run."""
-    entity = await connection.scalar(
-        select(entities.c.name)
+async def require_write_by_number(
+    connection: AsyncConnection, request: Request, run_id: int
+) -> None:
+    """Raise a 403 unless the viewer may write the run with this row id."""
+    rows = await connection.execute(
+        select(entities.c.name, projects.c.name, runs.c.name)
         .join(projects, projects.c.entity_id == entities.c.id)
         .join(runs, runs.c.project_id == projects.c.id)
         .where(runs.c.id == run_id)
     )
-    await resolve_entity(connection, request, entity or "")
+    for entity, project, run_name in rows:
+        require_run_write(request.viewer, entity, project, run_name)
 
 
 async def request_stop(connection: AsyncConnection, request: Request, storage_id: str) -> None:
@@ -191,7 +211,7 @@ async def request_stop(connection: AsyncConnection, request: Request, storage_id
     then, so that both hear of the stop. One that ended already is no error.
     """
     run_name, project_name, entity_name = decode_run_id(storage_id)
-    entity = await resolve_entity(connection, request, entity_name)
+    entity = await resolve_entity(connection, request, entity_name, need=Role.MEMBER)
     claimed = await queueing.item_of_run(
         connection, entity=entity.name, project=project_name, run_name=run_name
     )
@@ -200,7 +220,7 @@ async def request_stop(connection: AsyncConnection, request: Request, storage_id
             connection, entity.id, project_name, user_id=request.viewer.user_id
         )
         await insert_run(connection, request, place, run_name, {})
-    run = await require_run_by_id(connection, request, storage_id)
+    run = await require_members_run(connection, request, storage_id)
     if not run.ended:
         await connection.execute(
             update(runs).where(runs.c.id == run.id).values(stop_requested=True)
@@ -243,15 +263,19 @@ async def _whereabouts(
     """Return the project (made when missing) and the run name that an UpsertBucket means."""
     if given.get("id"):
         run_name, project_name, entity_name = decode_run_id(given["id"])
+        require_run_write(request.viewer, entity_name, project_name, run_name)
         project = await require_project(connection, request, entity_name, project_name)
         if await find_run(connection, project.id, run_name) is None:
             raise ApiError(f"run {entity_name}/{project_name}/{run_name} not found", status=404)
         return project, run_name
     entity = await resolve_entity(connection, request, given.get("entity_name"))
+    project_name = given.get("model_name") or DEFAULT_PROJECT
+    run_name = given.get("name") or _random_name()
+    require_run_write(request.viewer, entity.name, project_name, run_name)
     project = await ensure_project(
-        connection, entity.id, given.get("model_name"), user_id=request.viewer.user_id
+        connection, entity.id, project_name, user_id=request.viewer.user_id
     )
-    return project, given.get("name") or _random_name()
+    return project, run_name
 
 
 def _changes(given: Values) -> Values:

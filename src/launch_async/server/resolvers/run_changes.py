@@ -44,7 +44,7 @@ async def resolve_update_run_state(
     request = request_of(info)
     state: str = input["state"]
     async with request.store.write() as connection:
-        row = await rules.require_run_by_id(connection, request, input["id"])
+        row = await rules.require_members_run(connection, request, input["id"])
         if row.state not in ALLOWED_BEFORE.get(state, ()):
             raise ApiError(f"a run that is {row.state} cannot be made {state}")
         await rules.set_run_state(connection, row.id, state, now=request.now())
@@ -75,7 +75,7 @@ async def resolve_delete_run(
     if input.get("delete_artifacts"):
         raise ApiError("this server keeps the artifacts of a deleted run; delete them one by one")
     async with request.store.write() as connection:
-        row = await rules.require_run_by_id(connection, request, input["id"])
+        row = await rules.require_members_run(connection, request, input["id"])
         file_ids = await rules.delete_run(connection, row, now=request.now())
     for file_id in file_ids:
         await request.blobs.delete(blob_key(row.id, file_id))
@@ -91,7 +91,7 @@ async def resolve_notify_alert(
     """Keep what `run.alert()` says."""
     request = request_of(info)
     async with request.store.write() as connection:
-        row = await rules.require_run(
+        row = await rules.require_writable_run(
             connection,
             request,
             entity=input["entity_name"],

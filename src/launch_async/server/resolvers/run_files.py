@@ -70,7 +70,7 @@ async def resolve_create_run_files(
     """Return where to upload each file, in the order asked for."""
     request = request_of(info)
     async with request.store.write() as connection:
-        row = await rules.require_run(
+        row = await rules.require_writable_run(
             connection,
             request,
             entity=input.get("entity_name"),
@@ -95,7 +95,7 @@ async def resolve_mark_run_files_uploaded(
     request = request_of(info)
     names: list[str] = input["files"]
     async with request.store.read() as connection:
-        row = await rules.require_run(
+        row = await rules.require_writable_run(
             connection,
             request,
             entity=input.get("entity_name"),
@@ -122,7 +122,7 @@ async def resolve_delete_files(
             found = await files.find_file(connection, run_id, file_id)
             if found is None:
                 continue
-            await rules.require_membership(connection, request, run_id)
+            await rules.require_write_by_number(connection, request, run_id)
             await files.delete_file(connection, found)
             gone.append(found.key)
     for key in gone:
