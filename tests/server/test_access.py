@@ -7,6 +7,7 @@ from client_documents import client_document
 from launch_harness import ACK_AS, spec
 from server_harness import Http, Server
 
+from launch_async.server.access import Role
 from launch_async.server.ids import encode_run_id
 from launch_async.server.users import add_member, create_api_key, create_team, create_user
 
@@ -116,7 +117,7 @@ async def test_an_agent_of_another_entity_claims_no_run_that_was_there(http: Htt
         key = await create_api_key(connection, helper)
         tester = http.server.user_id
         team = await create_team(connection, "team", admin_user_id=helper)
-        await add_member(connection, team, tester)
+        await add_member(connection, team, tester, role=Role.ADMIN)
     make = """mutation($e: String!) { createRunQueue(input: {entityName: $e, queueName: "q",
       projectName: "model-registry", access: PROJECT}) { queueID } }"""
     await http.data(make, e="team")

@@ -103,7 +103,7 @@ def require_role(viewer: Viewer, entity: str, need: Role) -> None:
         raise ApiError(f"a run's key may not do this in {entity!r}; use your own", status=403)
     role = viewer.roles[entity]
     raise ApiError(
-        f"this takes a {need.word} of {entity!r}, and you are a {role.word} there; "
+        f"this needs the role {need.word} in {entity!r}, and yours is {role.word}; "
         "ask an admin of it",
         status=403,
     )

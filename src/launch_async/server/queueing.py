@@ -8,6 +8,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.domain.lease import ENDED, EndedBy, ItemEvent, ItemState, move, run_event
+from launch_async.server.access import Role
 from launch_async.server.context import Request
 from launch_async.server.projects import resolve_entity
 from launch_async.server.queues import QueueRow, queue_defaults
@@ -55,7 +56,7 @@ async def push(
         template_values=read_object(template_values or "{}", "templateVariableValues"),
     )
     checked_priority = check_priority(priority, defaults)
-    target = await resolve_entity(connection, request, spec["entity"])
+    target = await resolve_entity(connection, request, spec["entity"], need=Role.MEMBER)
     made = await connection.execute(
         insert(connection, queue_items)
         .values(

@@ -5,6 +5,7 @@ from typing import Any
 from ariadne import MutationType, ObjectType, QueryType, SchemaBindable
 
 from launch_async.server import agents
+from launch_async.server.access import Role, require_role
 from launch_async.server.agents import AGENT, STATUSES, AgentRow
 from launch_async.server.context import Info, request_of
 from launch_async.server.errors import ApiError
@@ -80,7 +81,7 @@ async def create_launch_agent(_: None, info: Info, input: Json) -> Json:  # noqa
     """Register an agent."""
     request = request_of(info)
     async with request.store.write() as connection:
-        entity = await resolve_entity(connection, request, input["entity_name"])
+        entity = await resolve_entity(connection, request, input["entity_name"], need=Role.MEMBER)
         project = await ensure_project(
             connection, entity.id, input["project_name"], user_id=request.viewer.user_id
         )
@@ -105,6 +106,7 @@ async def update_launch_agent(_: None, info: Info, input: Json) -> Json:  # noqa
         agent = await agents.find_agent(connection, request, input["launch_agent_id"])
         if agent is None or (status is not None and status not in STATUSES):
             return {"success": False}
+        require_role(request.viewer, agent.entity_name, Role.MEMBER)
         await agents.set_status(connection, agent.id, status, now=request.now())
     return {"success": True}
 
@@ -117,5 +119,6 @@ async def stop_launch_agent(_: None, info: Info, input: Json) -> Json:  # noqa: 
         agent = await agents.find_agent(connection, request, input["launch_agent_id"])
         if agent is None:
             raise ApiError(f"agent {input['launch_agent_id']!r} not found", status=404)
+        require_role(request.viewer, agent.entity_name, Role.MEMBER)
         await agents.stop_agent(connection, agent.id)
     return {"success": True}

@@ -9,6 +9,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from launch_async.server import artifact_lists as lists
 from launch_async.server import artifact_uploads as uploads
 from launch_async.server import artifacts as rules
+from launch_async.server.access import Role, require_role, require_run_write
+from launch_async.server.artifact_access import (
+    note_author,
+    require_artifact_creation,
+    require_members_artifact,
+    require_writable_artifact,
+)
 from launch_async.server.artifact_rows import (
     ARTIFACT,
     COMMITTED,
@@ -24,6 +31,7 @@ from launch_async.server.context import Info, Request, request_of
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import decode_number, encode_id
 from launch_async.server.projects import (
+    DEFAULT_PROJECT,
     check_name,
     ensure_project,
     require_project,
@@ -51,9 +59,9 @@ async def create_artifact(_: None, info: Info, input: Json) -> Json:  # noqa: A0
         raise ApiError("an artifact needs the name of its collection")
     async with request.store.write() as connection:
         entity = await resolve_entity(connection, request, input.get("entity_name"))
-        project = await ensure_project(
-            connection, entity.id, input.get("project_name"), user_id=request.viewer.user_id
-        )
+        place = input.get("project_name") or DEFAULT_PROJECT
+        require_artifact_creation(request, entity.name, place, input.get("run_name"))
+        project = await ensure_project(connection, entity.id, place, user_id=request.viewer.user_id)
         collection = await rules.ensure_collection(
             connection,
             project,
@@ -73,6 +81,7 @@ async def create_artifact(_: None, info: Info, input: Json) -> Json:  # noqa: A0
                 role=rules.OUTPUT,
                 now=request.now(),
             )
+        await note_author(connection, request, row.id, project, now=request.now())
     return {"artifact": artifact_shape(row)}
 
 
@@ -105,7 +114,7 @@ async def create_artifact_files(_: None, info: Info, input: Json) -> Json:  # no
     given = input["artifact_files"]
     async with request.store.write() as connection:
         known = {
-            each: await require_artifact(connection, request, each)
+            each: await require_writable_artifact(connection, request, each)
             for each in {spec["artifact_id"] for spec in given}
         }
         entities = {row.collection.entity_id for row in known.values()}
@@ -142,7 +151,7 @@ async def commit_artifact(_: None, info: Info, input: Json) -> Json:  # noqa: A0
     request = request_of(info)
     while True:
         async with request.store.read() as connection:
-            row = await require_artifact(connection, request, input["artifact_id"])
+            row = await require_writable_artifact(connection, request, input["artifact_id"])
             found = await uploads.uploaded_manifest(connection, row.id)
         if row.state == COMMITTED:
             return {"artifact": artifact_shape(row)}
@@ -159,7 +168,7 @@ async def update_artifact(_: None, info: Info, input: Json) -> Json:  # noqa: A0
     """Change what may change of a version."""
     request = request_of(info)
     async with request.store.write() as connection:
-        row = await require_artifact(connection, request, input["artifact_id"])
+        row = await require_writable_artifact(connection, request, input["artifact_id"])
         row = await rules.update_artifact(connection, row, input, now=request.now())
     return {"artifact": artifact_shape(row)}
 
@@ -169,7 +178,7 @@ async def delete_artifact(_: None, info: Info, input: Json) -> Json:  # noqa: A0
     """Delete a version."""
     request = request_of(info)
     async with request.store.write() as connection:
-        row = await require_artifact(connection, request, input["artifact_id"])
+        row = await require_members_artifact(connection, request, input["artifact_id"])
         await rules.delete_artifact(
             connection, row, delete_aliases=bool(input.get("delete_aliases")), now=request.now()
         )
@@ -183,9 +192,14 @@ async def use_artifact(_: None, info: Info, input: Json) -> Json:  # noqa: A002
     request = request_of(info)
     async with request.store.write() as connection:
         row = await require_artifact(connection, request, input["artifact_id"])
-        project = await require_project(
-            connection, request, input.get("entity_name"), input.get("project_name")
+        entity, place = input.get("entity_name"), input.get("project_name")
+        require_run_write(
+            request.viewer,
+            entity or request.viewer.entity,
+            place or DEFAULT_PROJECT,
+            input["run_name"],
         )
+        project = await require_project(connection, request, entity, place)
         await rules.note_run(
             connection,
             row.id,
@@ -203,7 +217,7 @@ async def add_aliases(_: None, info: Info, input: Json) -> Json:  # noqa: A002
     """Put aliases on a version."""
     request = request_of(info)
     async with request.store.write() as connection:
-        row = await require_artifact(connection, request, input["artifact_id"])
+        row = await require_writable_artifact(connection, request, input["artifact_id"])
         if row.state != COMMITTED:
             raise ApiError("only a committed version can have aliases")
         await rules.put_aliases(connection, row, _own(row.collection, input["aliases"]))
@@ -215,7 +229,7 @@ async def delete_aliases(_: None, info: Info, input: Json) -> Json:  # noqa: A00
     """Take aliases off a version."""
     request = request_of(info)
     async with request.store.write() as connection:
-        row = await require_artifact(connection, request, input["artifact_id"])
+        row = await require_writable_artifact(connection, request, input["artifact_id"])
         await rules.take_aliases(connection, row, _own(row.collection, input["aliases"]))
     return {"success": True}
 
@@ -283,7 +297,7 @@ async def _commit(
 async def _manifest(info: Info, artifact_id: str, name: str, digest: str) -> Json:
     request = request_of(info)
     async with request.store.write() as connection:
-        row = await require_artifact(connection, request, artifact_id)
+        row = await require_writable_artifact(connection, request, artifact_id)
         number = await uploads.add_manifest(
             connection, row, name=name, digest=digest, now=request.now()
         )
@@ -298,6 +312,7 @@ async def _sequence(connection: AsyncConnection, request: Request, given: Json) 
     row = await find_collection(connection, request, given["artifact_sequence_id"])
     if row is None:
         raise ApiError("this artifact collection was not found", status=404)
+    require_role(request.viewer, row.entity_name, Role.MEMBER)
     return row
 
 

@@ -7,10 +7,12 @@ from ariadne import MutationType, SchemaBindable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server import claims, items, leases, queueing, queues
+from launch_async.server.access import Role, require_role
 from launch_async.server.agents import AGENT, find_agent
 from launch_async.server.context import Info, Request, request_of
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import decode_number, encode_id
+from launch_async.server.items import ItemRow
 from launch_async.server.leases import ITEM
 from launch_async.server.projects import LAUNCH_PROJECT, find_project
 from launch_async.server.queues import QueueRow
@@ -43,6 +45,7 @@ async def push_to_run_queue(_: None, info: Info, input: Json) -> Json:  # noqa: 
         queue = await queues.find_queue_by_id(connection, request, input["queue_id"])
         if queue is None:
             raise ApiError("this queue is gone; push to another one", status=404)
+        require_role(request.viewer, queue.entity_name, Role.MEMBER)
         return await _push(connection, request, queue, input)
 
 
@@ -82,7 +85,7 @@ async def ack_run_queue_item(_: None, info: Info, input: Json) -> Json:  # noqa:
     if not 1 <= len(run_name) <= MAX_RUN_NAME or "/" in run_name:
         raise ApiError(f"{run_name!r} is not a run id: 1 to {MAX_RUN_NAME} characters without '/'")
     async with request.store.write() as connection:
-        item = await items.find_item(connection, request, input["run_queue_item_id"])
+        item = await _members_item(connection, request, input)
         return {
             "success": item is not None
             and await claims.ack_item(
@@ -101,7 +104,7 @@ async def fail_run_queue_item(_: None, info: Info, input: Json) -> Json:  # noqa
     """Take an agent's word that an item failed. Never an error: the agent would keep its slot."""
     request = request_of(info)
     async with request.store.write() as connection:
-        item = await items.find_item(connection, request, input["run_queue_item_id"])
+        item = await _members_item(connection, request, input)
         if item is None:
             return {"success": False}
         await claims.fail_item(
@@ -121,7 +124,7 @@ async def update_run_queue_item_warning(_: None, info: Info, input: Json) -> Jso
     """Note something that people should know about an item."""
     request = request_of(info)
     async with request.store.write() as connection:
-        item = await items.find_item(connection, request, input["run_queue_item_id"])
+        item = await _members_item(connection, request, input)
         if item is None:
             return {"success": False}
         await claims.warn_of_item(
@@ -141,6 +144,8 @@ async def delete_from_run_queue(_: None, info: Info, input: Json) -> Json:  # no
     request = request_of(info)
     async with request.store.write() as connection:
         queue = await queues.find_queue_by_id(connection, request, input["queue_id"])
+        if queue is not None:
+            require_role(request.viewer, queue.entity_name, Role.MEMBER)
         number = decode_number(input["run_queue_item_id"], ITEM)
         if queue is None or not await claims.delete_item(connection, number, queue_id=queue.id):
             raise ApiError("this item is not in that queue", status=404)
@@ -151,7 +156,19 @@ async def _named_queue(connection: AsyncConnection, request: Request, given: Jso
     entity = given.get("entity_name") or request.viewer.entity
     place = given.get("project_name") or LAUNCH_PROJECT
     project = await find_project(connection, request, entity, place)
-    return await queues.require_queue(connection, project, entity, given["queue_name"])
+    queue = await queues.require_queue(connection, project, entity, given["queue_name"])
+    require_role(request.viewer, queue.entity_name, Role.MEMBER)
+    return queue
+
+
+async def _members_item(
+    connection: AsyncConnection, request: Request, given: Json
+) -> ItemRow | None:
+    """Return the item that an agent speaks of; None when it is not the agent's to see."""
+    item = await items.find_item(connection, request, given["run_queue_item_id"])
+    if item is not None:
+        require_role(request.viewer, item.queue_entity, Role.MEMBER)
+    return item
 
 
 async def _push(

@@ -6,6 +6,7 @@ from ariadne import MutationType, ObjectType, QueryType, SchemaBindable
 from sqlalchemy import update
 
 from launch_async.server import projects as rules
+from launch_async.server.access import Role
 from launch_async.server.context import Info, request_of
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import decode_number, encode_id, read_number
@@ -77,7 +78,9 @@ async def resolve_upsert_model(
     """Make a project, or change its description and access."""
     request = request_of(info)
     async with request.store.write() as connection:
-        owner = await rules.resolve_entity(connection, request, input.get("entity_name"))
+        owner = await rules.resolve_entity(
+            connection, request, input.get("entity_name"), need=Role.MEMBER
+        )
         if input.get("id"):
             found = await rules.get_project_by_id(connection, decode_number(input["id"], "Project"))
             if found is None or found.entity_id != owner.id:

@@ -6,6 +6,7 @@ import msgspec
 from ariadne import MutationType, ObjectType, SchemaBindable
 
 from launch_async.server import items, queues
+from launch_async.server.access import Role, require_role
 from launch_async.server.context import Info, request_of
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import decode_number, encode_id
@@ -129,7 +130,7 @@ async def create_default_resource_config(_: None, info: Info, input: Json) -> Js
         input["resource"], input["config"], input.get("template_variables")
     )
     async with request.store.write() as connection:
-        entity = await resolve_entity(connection, request, input["entity_name"])
+        entity = await resolve_entity(connection, request, input["entity_name"], need=Role.ADMIN)
         number = await queues.create_config(connection, entity.id, config, now=request.now())
     return {"default_resource_config_id": encode_id(CONFIG, number), "success": True}
 
@@ -140,7 +141,9 @@ async def create_run_queue(_: None, info: Info, input: Json) -> Json:  # noqa: A
     request = request_of(info)
     given_config = input.get("default_resource_config_id")
     async with request.store.write() as connection:
-        entity = await resolve_entity(connection, request, input.get("entity_name"))
+        entity = await resolve_entity(
+            connection, request, input.get("entity_name"), need=Role.ADMIN
+        )
         project = await ensure_project(
             connection,
             entity.id,
@@ -167,7 +170,7 @@ async def upsert_run_queue(_: None, info: Info, input: Json) -> Json:  # noqa: A
         input["resource_type"], input["resource_config"], input.get("template_variables")
     )
     async with request.store.write() as connection:
-        entity = await resolve_entity(connection, request, input["entity_name"])
+        entity = await resolve_entity(connection, request, input["entity_name"], need=Role.ADMIN)
         project = await ensure_project(
             connection, entity.id, input["project_name"], user_id=request.viewer.user_id
         )
@@ -197,6 +200,7 @@ async def delete_run_queues(_: None, info: Info, input: Json) -> Json:  # noqa: 
             queue = await queues.find_queue_by_id(connection, request, given)
             if queue is None:
                 raise ApiError(f"queue {given!r} not found", status=404)
+            require_role(request.viewer, queue.entity_name, Role.ADMIN)
             found.append(queue)
         await queues.delete_queues(connection, found)
     return {"success": True}
