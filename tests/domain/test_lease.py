@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from launch_async.domain.lease import (
     ENDED,
-    FAILABLE,
+    HELD,
     MOVES,
     RUN_EVENTS,
     EndedBy,
@@ -47,7 +47,25 @@ def test_only_a_leased_item_is_acked(state: ItemState) -> None:
     assert move(state, ItemEvent.ACK) is None
 
 
-@pytest.mark.parametrize("state", sorted(FAILABLE))
+@pytest.mark.parametrize("state", [ItemState.PENDING, ItemState.LEASED])
+def test_what_nobody_has_claimed_is_cancelled_at_once(state: ItemState) -> None:
+    assert move(state, ItemEvent.CANCEL) is ItemState.STOPPED
+
+
+@pytest.mark.parametrize("state", [s for s in ItemState if s not in {"PENDING", "LEASED"}])
+def test_a_claimed_item_ends_by_its_run_or_agent_and_an_end_is_never_cancelled(
+    state: ItemState,
+) -> None:
+    assert move(state, ItemEvent.CANCEL) is None
+
+
+@pytest.mark.parametrize("state", list(ItemState))
+def test_only_a_claim_whose_run_never_spoke_ends_without_its_agent(state: ItemState) -> None:
+    expected = ItemState.STOPPED if state is ItemState.CLAIMED else None
+    assert move(state, ItemEvent.CANCEL_LOST) is expected
+
+
+@pytest.mark.parametrize("state", sorted(HELD))
 def test_the_holder_may_fail_it(state: ItemState) -> None:
     assert move(state, ItemEvent.FAIL) is ItemState.FAILED
 
@@ -55,8 +73,9 @@ def test_the_holder_may_fail_it(state: ItemState) -> None:
 @pytest.mark.parametrize(
     ("state", "event"), list(itertools.product(sorted(ENDED), sorted(ItemEvent)))
 )
-def test_an_end_said_by_the_agent_is_final(state: ItemState, event: ItemEvent) -> None:
+def test_an_end_said_by_the_agent_or_a_user_is_final(state: ItemState, event: ItemEvent) -> None:
     assert move(state, event, ended_by=EndedBy.AGENT) is None
+    assert move(state, event, ended_by=EndedBy.USER) is None
 
 
 @pytest.mark.parametrize("state", sorted(ENDED))
@@ -110,7 +129,9 @@ class AnyLife(RuleBasedStateMachine):
         self.state = after
         self.ended_by = None
         if after in ENDED:
-            self.ended_by = EndedBy.RUN if event in RUN_EVENTS else EndedBy.AGENT
+            cancelled = event in {ItemEvent.CANCEL, ItemEvent.CANCEL_LOST}
+            self.ended_by = EndedBy.USER if cancelled else EndedBy.AGENT
+            self.ended_by = EndedBy.RUN if event in RUN_EVENTS else self.ended_by
 
     @rule()
     def pop(self) -> None:
@@ -128,11 +149,22 @@ class AnyLife(RuleBasedStateMachine):
     def fail(self) -> None:
         before = self.state
         self.happen(ItemEvent.FAIL)
-        assert before not in FAILABLE or self.state is ItemState.FAILED
+        assert before not in HELD or self.state is ItemState.FAILED
 
     @rule()
-    @precondition(lambda self: self.ended_by is EndedBy.AGENT)
-    def run_after_the_agents_verdict(self) -> None:
+    def cancel(self) -> None:
+        before = self.state
+        self.happen(ItemEvent.CANCEL)
+        waiting = before in {ItemState.PENDING, ItemState.LEASED}
+        assert self.state is (ItemState.STOPPED if waiting else before)
+
+    @rule()
+    def cancel_without_agent(self) -> None:
+        self.happen(ItemEvent.CANCEL_LOST)
+
+    @rule()
+    @precondition(lambda self: self.ended_by in {EndedBy.AGENT, EndedBy.USER})
+    def run_after_a_final_verdict(self) -> None:
         before = self.state
         for event in RUN_EVENTS:
             self.happen(event)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from launch_async.domain.lease import ENDED, ItemEvent, ItemState
 from launch_async.domain.lease import MOVES as ITEM_MOVES
-from launch_async.domain.lease import RUN_EVENTS, ItemEvent, ItemState
 from launch_async.domain.phase import MOVES, Phase, move
 
 PAGE = Path(__file__).parents[2] / "docs" / "states.md"
@@ -30,8 +30,13 @@ MIDDLE = """```
 
 ## An item on the control plane
 
-A lease lasts 60 s. An item that its run has ended follows the run when that starts again; what an
-agent has failed stays failed.
+A lease lasts 60 s and has a token of its own, which the `pop` hands out (docs/adr/0007). An ack or
+a fail of an item whose lease has lapsed, that was cancelled or that has ended changes nothing.
+
+Cancelling a claimed item asks its run to stop, and the item ends when the run or the agent says so.
+An item that its run has ended follows the run when that starts again; what an agent has failed
+stays failed, and what a user has cancelled stays stopped. A requeue leaves an ended item as it is
+and makes a new one.
 
 ```mermaid
 stateDiagram-v2
@@ -44,8 +49,7 @@ def drawing() -> str:
     lines += [f"    {start} --> {to}\n" for start in Phase for to in Phase if to in MOVES[start]]
     lines += [f"    {Phase.DONE} --> [*]\n", MIDDLE]
     lines += [f"    {start} --> {to}: {event}\n" for (start, event), to in in_order()]
-    ended = [state for state in ItemState if state in RUN_EVENTS.values()]
-    lines += [f"    {state} --> [*]\n" for state in ended if state is not ItemState.RUNNING]
+    lines += [f"    {state} --> [*]\n" for state in ItemState if state in ENDED]
     return "".join([*lines, "```\n"])
 
 

@@ -2,8 +2,12 @@
 
     PENDING -pop-> LEASED -ack-> CLAIMED -run-> RUNNING -run-> FINISHED | FAILED | STOPPED
        ^--lapse------'            '--fail--> FAILED <--fail--'
+       '--cancel--> STOPPED <--cancel--' LEASED
 
 The protocol never closes an item: it follows its run, and a run that starts again takes it along.
+Whoever cancels an item that an agent has claimed asks its run to stop; the item ends when the run
+or the agent says so. A requeue moves nothing: an item that has ended stays as it is, and a new one
+with its spec begins as PENDING.
 """
 
 from collections.abc import Mapping
@@ -35,6 +39,8 @@ class ItemEvent(StrEnum):
     LAPSE = "lapse"
     ACK = "ack"
     FAIL = "fail"
+    CANCEL = "cancel"
+    CANCEL_LOST = "cancel, as its agent is lost and its run never spoke"
     RUN_RUNNING = "run is running"
     RUN_FINISHED = "run finished"
     RUN_FAILED = "run failed"
@@ -46,13 +52,17 @@ class EndedBy(StrEnum):
 
     AGENT = "agent"
     RUN = "run"
+    USER = "user"
 
 
 ENDED: Final = frozenset({ItemState.FINISHED, ItemState.FAILED, ItemState.STOPPED})
 """States without a lease or a process."""
 
-FAILABLE: Final = frozenset({ItemState.LEASED, ItemState.CLAIMED, ItemState.RUNNING})
-"""States in which the word of the agent that holds the item ends it."""
+HELD: Final = frozenset({ItemState.LEASED, ItemState.CLAIMED, ItemState.RUNNING})
+"""States in which an agent has the item: its word ends it, and its queue's limit counts it."""
+
+CLAIMED_STATES: Final = frozenset({ItemState.CLAIMED, ItemState.RUNNING})
+"""States of an item that is one agent's until it ends."""
 
 RUN_EVENTS: Final[Mapping[ItemEvent, ItemState]] = MappingProxyType(
     {
@@ -68,10 +78,13 @@ MOVES: Final[Mapping[tuple[ItemState, ItemEvent], ItemState]] = MappingProxyType
         (ItemState.PENDING, ItemEvent.POP): ItemState.LEASED,
         (ItemState.LEASED, ItemEvent.LAPSE): ItemState.PENDING,
         (ItemState.LEASED, ItemEvent.ACK): ItemState.CLAIMED,
-        **{(state, ItemEvent.FAIL): ItemState.FAILED for state in FAILABLE},
+        **{(state, ItemEvent.FAIL): ItemState.FAILED for state in HELD},
+        (ItemState.PENDING, ItemEvent.CANCEL): ItemState.STOPPED,
+        (ItemState.LEASED, ItemEvent.CANCEL): ItemState.STOPPED,
+        (ItemState.CLAIMED, ItemEvent.CANCEL_LOST): ItemState.STOPPED,
         **{
             (state, event): target
-            for state in (ItemState.CLAIMED, ItemState.RUNNING)
+            for state in CLAIMED_STATES
             for event, target in RUN_EVENTS.items()
         },
     }

@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import Row, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from launch_async.domain.lease import FAILABLE, EndedBy, ItemEvent, ItemState, move, run_event
+from launch_async.domain.lease import HELD, EndedBy, ItemEvent, ItemState, move, run_event
 from launch_async.server import leases
 from launch_async.server.items import ItemRow
 from launch_async.server.queueing import follow_run, item_of_run
@@ -83,7 +83,7 @@ async def fail_item(
     }
     failed = await connection.execute(
         update(queue_items)
-        .where(queue_items.c.id == item.id, queue_items.c.state.in_(FAILABLE))
+        .where(queue_items.c.id == item.id, queue_items.c.state.in_(HELD))
         .values(
             **why,
             state=move(ItemState.CLAIMED, await _end_of(connection, item)),
