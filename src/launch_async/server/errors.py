@@ -8,3 +8,12 @@ class ApiError(Exception):
         super().__init__(message)
         self.message = message
         self.status = status
+
+
+class Busy(ApiError):
+    """The database cannot serve this at the moment; clients try again by themselves."""
+
+    def __init__(self, message: str, *, undone: bool) -> None:
+        super().__init__(message, status=503)
+        self.undone = undone
+        """Whether it is certain that nothing was kept."""

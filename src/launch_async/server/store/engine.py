@@ -1,8 +1,12 @@
 """Connections to the database: many readers, and on SQLite one writer at a time.
 
 async with store.write() as connection:   # BEGIN IMMEDIATE .. COMMIT, ROLLBACK on error
+
+On PostgreSQL writers run side by side. What is read there to decide what to write is locked first:
+a row that is there with FOR UPDATE, a name that may not be there yet with `hold`.
 """
 
+import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
@@ -10,19 +14,25 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-from sqlalchemy import Connection, Table, event
+from sqlalchemy import Connection, Table, event, func, select
 from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from launch_async.domain.errors import ConfigError
+from launch_async.server.store.faults import told_apart
 from launch_async.server.store.migrate import migrate
+from launch_async.server.store.postgres import is_postgres, open_postgres, unusable
 
 READERS = 16
+WRITERS = 8  # on PostgreSQL; SQLite has one
 BUSY_MILLISECONDS = 15_000
 BEGIN_OPTION = "launch_async_begin"
+SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
 class Store:
@@ -36,25 +46,34 @@ class Store:
 
     @classmethod
     async def open(cls, url: str) -> "Store":
-        """Bring the database's schema to its newest version and open it."""
+        """Bring the database's schema to its newest version and open it.
+
+        Raises ConfigError when the database cannot be used.
+        """
+        check_url(url)
         _make_folder(url)
-        await anyio.to_thread.run_sync(migrate, url)
+        try:
+            await anyio.to_thread.run_sync(migrate, url)
+        except (DBAPIError, OSError, TimeoutError) as error:
+            if is_postgres(url):
+                raise unusable(url, error) from error
+            raise
         return cls.connect(url)
 
     @classmethod
     def connect(cls, url: str) -> "Store":
         """Open a database whose schema is the newest already."""
-        readers = open_engine(url)
-        if readers.dialect.name != "sqlite":
-            return cls(readers, readers)
+        if is_postgres(url):
+            readers = open_engine(url).execution_options(**SNAPSHOT)
+            return cls(readers, open_engine(url, connections=WRITERS))
         # A connection of its own: however many readers there are, a run's words are written.
         writer = open_engine(url, connections=1)
-        return cls(readers, writer.execution_options(**{BEGIN_OPTION: "BEGIN IMMEDIATE"}))
+        return cls(open_engine(url), writer.execution_options(**{BEGIN_OPTION: "BEGIN IMMEDIATE"}))
 
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncConnection]:
-        """Lend a connection that sees one consistent state; what it writes is undone."""
-        with anyio.CancelScope(shield=True):
+        """Lend a connection that sees one consistent state; it is not for writing."""
+        with anyio.CancelScope(shield=True), told_apart():
             async with self._engine.connect() as connection:
                 yield connection
 
@@ -66,9 +85,10 @@ class Store:
         the middle of a statement has its connection thrown away.
         """
         async with self._own_turn():
-            with anyio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True), told_apart() as stage:
                 async with self._writer.begin() as connection:
                     yield connection
+                    stage.committing = True
 
     async def close(self) -> None:
         """Close every connection."""
@@ -80,17 +100,38 @@ class Store:
         return self._turn if self.dialect == "sqlite" else nullcontext()
 
 
-def open_engine(url: str, *, connections: int = READERS) -> AsyncEngine:
-    """Open an engine whose SQLite connections keep our rules; the caller disposes of it.
+def open_engine(url: str, *, connections: int = READERS, limited: bool = True) -> AsyncEngine:
+    """Open an engine whose connections keep our rules; the caller disposes of it.
 
-    Errors do not show parameters: there are keys among them.
+    Errors do not show parameters: there are keys among them. `limited`: no statement and no wait
+    for a lock lasts long.
     """
-    if make_url(url).get_backend_name() != "sqlite":
-        return create_async_engine(url, pool_pre_ping=True, hide_parameters=True)
-    engine = create_async_engine(url, pool_size=connections, max_overflow=0, hide_parameters=True)
-    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    if is_postgres(url):
+        engine = open_postgres(url, connections=connections, limited=limited)
+    else:
+        known = make_url(url).set(drivername="sqlite+aiosqlite")
+        engine = create_async_engine(
+            known, pool_size=connections, max_overflow=0, hide_parameters=True
+        )
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    event.listen(engine.sync_engine, "before_cursor_execute", _send_text, retval=True)
     return engine
+
+
+def check_url(url: str) -> None:
+    """Raise a ConfigError for a URL of no database that we know. It is not shown: it may hold a
+    password."""
+    if is_postgres(url):
+        return
+    try:
+        known = make_url(url).get_backend_name() == "sqlite"
+    except (ArgumentError, ValueError):
+        known = False
+    if not known:
+        raise ConfigError(
+            "the database URL is neither sqlite:///PATH nor postgresql://USER@HOST:PORT/DATABASE"
+        )
 
 
 def insert(connection: AsyncConnection, table: Table) -> SqliteInsert | PostgresInsert:
@@ -100,8 +141,56 @@ def insert(connection: AsyncConnection, table: Table) -> SqliteInsert | Postgres
     return postgres_insert(table)
 
 
+async def hold(connection: AsyncConnection, *name: str | int) -> None:
+    """Let nobody else hold this name until the transaction ends, though no row may have it yet.
+
+    On SQLite nobody else writes anyway.
+    """
+    if connection.dialect.name == "sqlite":
+        return
+    text = "\0".join(str(part) for part in name)
+    digest = hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest()
+    number = int.from_bytes(digest, "big", signed=True)
+    await connection.execute(select(func.pg_advisory_xact_lock(number)))
+
+
+def storable(text: str) -> str:
+    """Return text as both databases can hold it: without NUL and without halves of surrogates.
+
+    A refusal would be fatal to the run whose console brought them.
+    """
+    if "\0" in text:
+        text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="replace").decode()
+    return text
+
+
+def _send_text(
+    _connection: Connection, _cursor: Any, statement: str, parameters: Any, *_more: Any
+) -> tuple[str, Any]:
+    return statement, _storable(parameters)
+
+
+def _storable(parameters: Any) -> Any:
+    match parameters:
+        case str():
+            return storable(parameters)
+        case tuple():
+            return tuple(_storable(each) for each in parameters)
+        case list():
+            return [_storable(each) for each in parameters]
+        case dict():
+            return {name: _storable(each) for name, each in parameters.items()}
+        case _:
+            return parameters
+
+
 def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
-    dbapi_connection.isolation_level = None  # we begin; the driver would begin too late
     cursor = dbapi_connection.cursor()
     for pragma in (
         "journal_mode = WAL",
@@ -118,6 +207,8 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _make_folder(url: str) -> None:
+    if is_postgres(url):
+        return
     database = make_url(url).database
-    if url.startswith("sqlite") and database and database != ":memory:":
+    if database and database != ":memory:":
         Path(database).parent.mkdir(parents=True, exist_ok=True)
