@@ -8,6 +8,7 @@ client, so an unknown run is made rather than refused.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -19,9 +20,8 @@ from launch_async.server.access import require_run_write
 from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
 from launch_async.server.history import Line, merge_keys, parse_line
-from launch_async.server.json_text import read_json
 from launch_async.server.projects import ensure_project, resolve_entity
-from launch_async.server.run_rows import RunRow, load_run
+from launch_async.server.run_rows import RunRow, document_columns, load_run
 from launch_async.server.runs import insert_run, set_run_state
 from launch_async.server.store.engine import insert
 from launch_async.server.store.tables.runs import run_console, run_events, run_history, runs
@@ -87,19 +87,13 @@ async def apply(
     values |= await _append_events(connection, run, post.block(EVENTS))
     values |= await _write_console(connection, run, post.block(CONSOLE))
     summary = post.block(SUMMARY).content
-    if summary and _is_object(summary[-1]):
-        values["summary"] = summary[-1]
+    if summary:
+        with suppress(ValueError):  # what is no object cannot be read back
+            values |= document_columns("summary", summary[-1])
     await connection.execute(update(runs).where(runs.c.id == run.id).values(**values))
     state, exit_code = post.state()
     if (state, exit_code) != (run.state, run.exit_code):
         await set_run_state(connection, run.id, state, exit_code=exit_code, now=now)
-
-
-def _is_object(text: str) -> bool:
-    try:
-        return isinstance(read_json(text), dict)
-    except ValueError:
-        return False
 
 
 def _signed(code: int) -> int:

@@ -1,11 +1,16 @@
 """JSON as W&B's clients write it: strict first, then with what Python and Go let through."""
 
 import json
+import re
 from typing import Any
 
 import msgspec
 
 MAX_INT = 2**63 - 1
+MAX_PLAIN_DEPTH = 200  # SQLite gives up at a thousand
+
+LONG_NUMBER = re.compile(r"[0-9]{300}")
+FAR_EXPONENT = re.compile(r"[eE][-+]?[0-9]{3}")
 
 
 def read_json(text: str) -> Any:
@@ -24,6 +29,66 @@ def read_json(text: str) -> Any:
         return _clean(json.loads(text))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def plain_copy(text: str) -> str | None:
+    """Return a JSON object as both databases' own functions can read it; None: it is that already.
+
+    NaN and Infinity are null there. Raises ValueError for text that is no JSON object.
+    """
+    strict = True
+    try:
+        document = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        document, strict = read_json(text), False
+    if not isinstance(document, dict):
+        raise ValueError("it is no JSON object")
+    if strict and not _is_odd(text) and not _is_deep(document, text):
+        return None
+    return msgspec.json.encode(_plain(document, MAX_PLAIN_DEPTH)).decode()
+
+
+def _is_odd(text: str) -> bool:
+    """Tell whether a database may read JSON otherwise, or not at all.
+
+    SQLite 3.40 compares keys without undoing their escapes; PostgreSQL refuses an escaped NUL, and
+    numbers beyond its own range.
+    """
+    return (
+        "\\" in text
+        or LONG_NUMBER.search(text) is not None
+        or FAR_EXPONENT.search(text) is not None
+    )
+
+
+def _is_deep(document: dict[str, Any], text: str) -> bool:
+    if text.count("{") + text.count("[") <= MAX_PLAIN_DEPTH:
+        return False
+    level: list[Any] = [document]
+    for _ in range(MAX_PLAIN_DEPTH):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: dict[str, Any] | list[Any]) -> list[Any]:
+    parts = value.values() if isinstance(value, dict) else value
+    return [part for part in parts if isinstance(part, dict | list)]
+
+
+def _plain(value: Any, depth: int) -> Any:
+    match value:
+        case str():
+            return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        case dict() | list() if depth == 0:
+            return None
+        case dict():
+            return {_plain(key, 0): _plain(inner, depth - 1) for key, inner in value.items()}
+        case list():
+            return [_plain(inner, depth - 1) for inner in value]
+        case _:
+            return value
 
 
 def _clean(value: Any) -> Any:

@@ -7,6 +7,7 @@ import msgspec
 from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from launch_async.server.json_text import plain_copy
 from launch_async.server.projects import ProjectRow
 from launch_async.server.store.tables.people import users
 from launch_async.server.store.tables.runs import runs
@@ -66,6 +67,11 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 RUN_COLUMNS = tuple(name for name in RunRow.__struct_fields__ if name not in {"project", "user"})
+
+
+def document_columns(column: str, text: str) -> dict[str, str | None]:
+    """Return what is stored of a run's `config` or `summary`; ValueError unless a JSON object."""
+    return {column: text, f"{column}_plain": plain_copy(text)}
 
 
 def run_select() -> Select[Any]:

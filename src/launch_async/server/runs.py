@@ -23,7 +23,13 @@ from launch_async.server.projects import (
     require_project,
     resolve_entity,
 )
-from launch_async.server.run_rows import RUN_STATES, TERMINAL_STATES, RunRow, load_run
+from launch_async.server.run_rows import (
+    RUN_STATES,
+    TERMINAL_STATES,
+    RunRow,
+    document_columns,
+    load_run,
+)
 from launch_async.server.store.engine import insert
 from launch_async.server.store.tables.people import entities
 from launch_async.server.store.tables.runs import projects, run_alerts, run_files, runs
@@ -287,8 +293,12 @@ def _changes(given: Values) -> Values:
     if given.get("tags") is not None:
         changes["tags"] = msgspec.json.encode(given["tags"]).decode()
     for column in ("config", "summary"):
-        if not str(changes.get(column, "{}")).lstrip().startswith("{"):
-            raise ApiError(f"a run's {column} is a JSON object")
+        if column not in changes:
+            continue
+        try:
+            changes |= document_columns(column, changes[column])
+        except ValueError as error:
+            raise ApiError(f"a run's {column} is a JSON object: {error}") from error
     return changes
 
 

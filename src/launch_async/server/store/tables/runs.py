@@ -49,6 +49,9 @@ runs = Table(
     Column("tags", Text, nullable=False),  # JSON list
     Column("config", Text, nullable=False),  # JSON object
     Column("summary", Text, nullable=False),  # JSON object
+    # As a database's own functions can read it; null: as the column without "plain".
+    Column("config_plain", Text, nullable=True),
+    Column("summary_plain", Text, nullable=True),
     Column("state", String(16), nullable=False),
     Column("exit_code", Integer, nullable=True),
     Column("stop_requested", Boolean, nullable=False),
