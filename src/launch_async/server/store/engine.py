@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-from sqlalchemy import Connection, Table, event, func, select
+from sqlalchemy import Connection, Engine, Table, create_engine, event, func, select
 from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from launch_async.domain.errors import ConfigError
 from launch_async.server.store.faults import told_apart
+from launch_async.server.store.lane import Lane, T, Work
 from launch_async.server.store.migrate import migrate
 from launch_async.server.store.postgres import is_postgres, open_postgres, unusable
 
@@ -32,16 +33,23 @@ READERS = 16
 WRITERS = 8  # on PostgreSQL; SQLite has one
 BUSY_MILLISECONDS = 15_000
 BEGIN_OPTION = "launch_async_begin"
+IMMEDIATE = {BEGIN_OPTION: "BEGIN IMMEDIATE"}
 SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
 class Store:
     """One database, migrated to its newest schema."""
 
-    def __init__(self, engine: AsyncEngine, writer: AsyncEngine) -> None:
+    def __init__(
+        self, engine: AsyncEngine, writer: AsyncEngine, lanes: tuple[Engine, Engine] | None = None
+    ) -> None:
         self._engine = engine
         self._writer = writer
         self._turn = anyio.Lock()
+        self._reads = self._writes = None
+        if lanes is not None:
+            self._reads = Lane(lanes[0], keep=False, turn=anyio.Lock())
+            self._writes = Lane(lanes[1], keep=True, turn=self._turn)
         self.dialect: str = engine.dialect.name
 
     @classmethod
@@ -68,7 +76,11 @@ class Store:
             return cls(readers, open_engine(url, connections=WRITERS))
         # A connection of its own: however many readers there are, a run's words are written.
         writer = open_engine(url, connections=1)
-        return cls(open_engine(url), writer.execution_options(**{BEGIN_OPTION: "BEGIN IMMEDIATE"}))
+        return cls(
+            open_engine(url),
+            writer.execution_options(**IMMEDIATE),
+            (_open_lane(url), _open_lane(url).execution_options(**IMMEDIATE)),
+        )
 
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncConnection]:
@@ -90,8 +102,30 @@ class Store:
                     yield connection
                     stage.committing = True
 
+    async def lookup(self, work: Work[T]) -> T:
+        """Do a short read that is asked for often; the work awaits nothing but its connection."""
+        if self._reads is None:
+            async with self.read() as connection:
+                return await work(connection)
+        with told_apart():
+            return await self._reads.run(work)
+
+    async def transact(self, work: Work[T]) -> T:
+        """Do a short write that is asked for often; the work awaits nothing but its connection.
+
+        As with `write`: kept when it returns, undone when it raises, seen to its end in any case.
+        """
+        if self._writes is None:
+            async with self.write() as connection:
+                return await work(connection)
+        with told_apart():
+            return await self._writes.run(work)
+
     async def close(self) -> None:
         """Close every connection."""
+        for lane in (self._reads, self._writes):
+            if lane is not None:
+                await lane.close()
         await self._engine.dispose()
         await self._writer.dispose()
 
@@ -188,6 +222,22 @@ def _storable(parameters: Any) -> Any:
             return {name: _storable(each) for name, each in parameters.items()}
         case _:
             return parameters
+
+
+def _open_lane(url: str) -> Engine:
+    plain = url.replace("sqlite+aiosqlite://", "sqlite://", 1)
+    engine = create_engine(
+        plain,
+        pool_size=1,
+        max_overflow=0,
+        hide_parameters=True,
+        # Whichever thread is sent uses the connection, one at a time.
+        connect_args={"check_same_thread": False, "isolation_level": None},
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "before_cursor_execute", _send_text, retval=True)
+    return engine
 
 
 def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
