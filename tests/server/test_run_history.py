@@ -59,11 +59,17 @@ async def test_sampled_history_has_rows_with_every_key_only(http: Http) -> None:
     assert found == [[{"_step": 1, "a": 2, "b.c": 3}, {"_step": 3, "a": 5, "b.c": 6}]]
 
 
-async def test_the_last_step_of_a_spec_is_included(http: Http) -> None:
+@pytest.mark.parametrize(
+    ("last", "samples", "found"), [(5, 3, [3, 4, 5]), (6, 3, [3, 4, 5]), (6, 1000, [3, 4, 5])]
+)
+async def test_a_spec_names_its_last_step_or_the_one_after_it(
+    http: Http, last: int, samples: int, found: list[int]
+) -> None:
+    """Clients since 0.28 ask for as many samples as there are steps up to the last, older do not."""
     await log(http, *({"_step": step, "a": 1} for step in range(10)))
-    spec = json.dumps({"keys": ["_step", "a"], "minStep": 3, "maxStep": 5, "samples": 9})
-    found = (await ask(http, "SampledHistoryPage.core", **RUN, spec=spec))["sampledHistory"]
-    assert [point["_step"] for point in found[0]] == [3, 4, 5]
+    spec = json.dumps({"keys": ["_step", "a"], "minStep": 3, "maxStep": last, "samples": samples})
+    (points,) = (await ask(http, "SampledHistoryPage.core", **RUN, spec=spec))["sampledHistory"]
+    assert [point["_step"] for point in points] == found
 
 
 async def test_a_bad_spec_is_a_400(http: Http) -> None:

@@ -41,7 +41,17 @@ class Spec(msgspec.Struct, frozen=True, rename="camel"):
     samples: int = DEFAULT_SAMPLES
     min_step: int | None = None
     max_step: int | None = None
-    """The last step that is wanted, itself included, unlike in a page."""
+
+    def end(self) -> int | None:
+        """Return the first step that is wanted no more.
+
+        Clients before 0.28 name just that, as in a page. Later ones name the last step that they
+        want, and ask for as many samples as there are steps.
+        """
+        if self.max_step is None or self.min_step is None:
+            return self.max_step
+        steps = self.max_step - self.min_step + 1
+        return self.max_step + 1 if self.samples == steps else self.max_step
 
 
 def parse_line(body: str) -> Line:
@@ -164,10 +174,9 @@ def parse_spec(text: str) -> Spec:
 
 
 async def _every_line(connection: AsyncConnection, run_id: int, spec: Spec) -> AsyncIterator[str]:
-    max_step = None if spec.max_step is None else spec.max_step + 1
     statement = (
         select(run_history.c.line, run_history.c.body)
-        .where(run_history.c.run_id == run_id, *_steps(spec.min_step, max_step))
+        .where(run_history.c.run_id == run_id, *_steps(spec.min_step, spec.end()))
         .order_by(run_history.c.line)
         .limit(BATCH_LINES)
     )
