@@ -65,7 +65,7 @@ async def test_sampled_history_has_rows_with_every_key_only(http: Http) -> None:
 async def test_a_spec_names_its_last_step_or_the_one_after_it(
     http: Http, last: int, samples: int, found: list[int]
 ) -> None:
-    """Clients since 0.28 ask for as many samples as there are steps up to the last, older do not."""
+    """Clients since 0.28 name the last step, and ask for as many samples as there are steps."""
     await log(http, *({"_step": step, "a": 1} for step in range(10)))
     spec = json.dumps({"keys": ["_step", "a"], "minStep": 3, "maxStep": last, "samples": samples})
     (points,) = (await ask(http, "SampledHistoryPage.core", **RUN, spec=spec))["sampledHistory"]
