@@ -1,20 +1,48 @@
 """Who asks: a key in the Authorization header, looked up by its digest."""
 
 import base64
+from typing import Any, Final
 
 from aiohttp import web
-from sqlalchemy import select
+from sqlalchemy import Row, bindparam, null, select, union_all
 
-from launch_async.server.access import ROLES, Viewer
+from launch_async.server import run_keys
+from launch_async.server.access import ROLES, Role, Viewer
+from launch_async.server.context import utc_now
 from launch_async.server.errors import ApiError
 from launch_async.server.store import Store
 from launch_async.server.store.tables.people import api_keys, entities, memberships, users
+from launch_async.server.store.tables.queues import run_keys as run_key_table
 from launch_async.server.users import digest_of
 
 REFUSAL = (
     "invalid API key: this server does not know it. "
     "Ask for a key of this server, and log in again with: wandb login --relogin"
 )
+
+WHO: Final = (
+    users.c.id,
+    users.c.username,
+    users.c.email,
+    users.c.name,
+    users.c.admin,
+    users.c.service,
+    memberships.c.role,
+    entities.c.name.label("entity"),
+    entities.c.user_id.label("entity_user_id"),
+)
+DIGEST: Final[Any] = bindparam("digest")
+HOLDERS: Final = union_all(  # the columns have the types of the first part
+    select(*WHO, *run_keys.SCOPE_COLUMNS)
+    .select_from(run_keys.HOLDERS)
+    .where(run_key_table.c.digest == DIGEST, run_keys.IN_REACH),
+    select(*WHO, *(null() for _ in run_keys.SCOPE_COLUMNS))
+    .join(users, users.c.id == api_keys.c.user_id)
+    .join(memberships, memberships.c.user_id == users.c.id)
+    .join(entities, entities.c.id == memberships.c.entity_id)
+    .where(api_keys.c.digest == DIGEST, api_keys.c.revoked_at.is_(None)),
+)
+"""Whose key it is, a row for each entity in its reach."""
 
 
 async def authenticate(store: Store, request: web.Request) -> Viewer:
@@ -44,36 +72,36 @@ def key_of(header: str) -> str | None:
 
 
 async def find_viewer(store: Store, key: str) -> Viewer | None:
-    """Return the user whose key this is, with the entities that they may reach."""
-    statement = (
-        select(
-            users.c.id,
-            users.c.username,
-            users.c.email,
-            users.c.name,
-            users.c.admin,
-            users.c.service,
-            memberships.c.role,
-            entities.c.name.label("entity"),
-            entities.c.user_id.label("entity_user_id"),
-        )
-        .join(users, users.c.id == api_keys.c.user_id)
-        .join(memberships, memberships.c.user_id == users.c.id)
-        .join(entities, entities.c.id == memberships.c.entity_id)
-        .where(api_keys.c.digest == digest_of(key), api_keys.c.revoked_at.is_(None))
-    )
+    """Return whose key this is, a person's or a run's, with the entities that it may reach.
+
+    Asked of the database each time, by one statement: a key that was revoked is dead at once.
+    """
     async with store.read() as connection:
-        rows = (await connection.execute(statement)).all()
-    if not rows:
-        return None
+        rows = (await connection.execute(HOLDERS, {"digest": digest_of(key)})).all()
+        if not rows:
+            return None
+        scope = None
+        if rows[0].item_id is not None:
+            scope = await run_keys.scope_of(connection, rows[0], now=utc_now())
+            if scope is None:
+                return None
     first = rows[0]
-    ordered = sorted(rows, key=lambda row: (row.entity_user_id != first.id, row.entity))
+    roles = {row.entity: ROLES[row.role] for row in sorted(rows, key=_own_first)}
+    if scope is not None:
+        if roles.get(scope.entity, Role.VIEWER) < Role.MEMBER:
+            return None  # the author may not write there any more
+        roles = dict.fromkeys(roles, Role.VIEWER)
     return Viewer(
         user_id=first.id,
         username=first.username,
         email=first.email,
         name=first.name,
-        admin=first.admin,
+        admin=first.admin and scope is None,
         service=first.service,
-        roles={row.entity: ROLES[row.role] for row in ordered},
+        roles=roles,
+        run=scope,
     )
+
+
+def _own_first(row: Row[*tuple[Any, ...]]) -> tuple[bool, str]:
+    return row.entity_user_id != row.id, row.entity

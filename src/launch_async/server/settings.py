@@ -38,6 +38,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     run_timeout_seconds: float = 300.0
     """Silence after which a running run counts as crashed; the client is heard every 30 s."""
 
+    run_keys: bool = True
+    """Give each launched run a key of its own, which writes that run only and ends with it."""
+
     shutdown_seconds: float = 5.0
     """How long requests under way may last after a stop."""
 

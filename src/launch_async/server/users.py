@@ -23,43 +23,47 @@ def digest_of(key: str) -> str:
 
 
 async def create_user(
-    connection: AsyncConnection, username: str, *, email: str | None = None, admin: bool = False
+    connection: AsyncConnection,
+    username: str,
+    *,
+    email: str | None = None,
+    admin: bool = False,
+    service: bool = False,
 ) -> int:
     """Make a user with a personal entity of the same name; return the user's row id."""
     check_name("user", username)
-    taken = await connection.execute(select(entities.c.id).where(entities.c.name == username))
-    if taken.first() is not None:
-        raise ApiError(f"the name {username!r} is taken", status=409)
     now = utc_now()
     rows = await connection.execute(
         insert(connection, users)
-        .values(username=username, name=username, email=email, admin=admin, created_at=now)
+        .values(
+            username=username,
+            name=username,
+            email=email,
+            admin=admin,
+            service=service,
+            created_at=now,
+        )
+        .on_conflict_do_nothing()
         .returning(users.c.id)
     )
-    user_id: int = rows.scalar_one()
-    rows = await connection.execute(
-        insert(connection, entities)
-        .values(name=username, kind="user", user_id=user_id, created_at=now)
-        .returning(entities.c.id)
-    )
-    await _furnish(connection, rows.scalar_one(), user_id)
+    user_id: int | None = rows.scalar_one_or_none()
+    if user_id is None:
+        raise taken(username)
+    await _create_entity(connection, username, kind="user", user_id=user_id, admin=user_id)
     return user_id
 
 
-async def create_team(connection: AsyncConnection, name: str, *, admin_user_id: int) -> int:
-    """Make a team with one member, its admin; return the entity's row id."""
+async def create_team(
+    connection: AsyncConnection, name: str, *, admin_user_id: int | None = None
+) -> int:
+    """Make a team, with its admin as first member or with none; return the entity's row id."""
     check_name("team", name)
-    rows = await connection.execute(
-        insert(connection, entities)
-        .values(name=name, kind="team", user_id=None, created_at=utc_now())
-        .on_conflict_do_nothing()
-        .returning(entities.c.id)
-    )
-    entity_id: int | None = rows.scalar_one_or_none()
-    if entity_id is None:
-        raise ApiError(f"the name {name!r} is taken", status=409)
-    await _furnish(connection, entity_id, admin_user_id)
-    return entity_id
+    return await _create_entity(connection, name, kind="team", user_id=None, admin=admin_user_id)
+
+
+def taken(name: str) -> ApiError:
+    """Return the refusal of a name: users and teams share one name space."""
+    return ApiError(f"the name {name!r} is taken", status=409)
 
 
 async def add_member(
@@ -91,7 +95,7 @@ async def create_api_key(
 async def add_api_key(
     connection: AsyncConnection, user_id: int, key: str, description: str | None = None
 ) -> None:
-    """Let an existing key stand for a user. Twice does no harm."""
+    """Let an existing key stand for a user. Twice does no harm; 409 when it is another user's."""
     if len(key) < 2 * KEY_BYTES:
         raise ApiError(f"a key has {2 * KEY_BYTES} or more characters, not {len(key)}")
     await connection.execute(
@@ -105,6 +109,11 @@ async def add_api_key(
         )
         .on_conflict_do_nothing()
     )
+    owner = await connection.scalar(
+        select(api_keys.c.user_id).where(api_keys.c.digest == digest_of(key))
+    )
+    if owner != user_id:
+        raise ApiError("this key is another user's; take a fresh one", status=409)
 
 
 async def revoke_api_key(connection: AsyncConnection, key_id: int) -> bool:
@@ -131,6 +140,19 @@ async def ensure_local_user(connection: AsyncConnection, username: str, key: str
     return key
 
 
-async def _furnish(connection: AsyncConnection, entity_id: int, user_id: int) -> None:
-    await add_member(connection, entity_id, user_id, role=Role.ADMIN)
-    await ensure_project(connection, entity_id, LAUNCH_PROJECT, user_id=user_id)
+async def _create_entity(
+    connection: AsyncConnection, name: str, *, kind: str, user_id: int | None, admin: int | None
+) -> int:
+    rows = await connection.execute(
+        insert(connection, entities)
+        .values(name=name, kind=kind, user_id=user_id, created_at=utc_now())
+        .on_conflict_do_nothing()
+        .returning(entities.c.id)
+    )
+    entity_id: int | None = rows.scalar_one_or_none()
+    if entity_id is None:
+        raise taken(name)
+    if admin is not None:
+        await add_member(connection, entity_id, admin, role=Role.ADMIN)
+    await ensure_project(connection, entity_id, LAUNCH_PROJECT, user_id=admin)
+    return entity_id

@@ -11,12 +11,14 @@ from launch_async.server.resolvers import (
     artifact_changes,
     artifact_collections,
     artifacts,
+    audit,
     item_changes,
     items,
     projects,
     queues,
     run_changes,
     run_files,
+    run_key_gate,
     runs,
     scalars,
     viewer,
@@ -36,4 +38,6 @@ BINDABLES: list[SchemaBindable] = [
     *artifacts.BINDABLES,
     *artifact_collections.BINDABLES,
     *artifact_changes.BINDABLES,
+    *audit.BINDABLES,
+    *run_key_gate.BINDABLES,  # the last: it looks at every resolver there is
 ]

@@ -6,7 +6,7 @@ import msgspec
 from ariadne import MutationType, SchemaBindable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from launch_async.server import claims, items, leases, queueing, queues
+from launch_async.server import claims, items, leases, queueing, queues, run_keys
 from launch_async.server.access import Role, require_role
 from launch_async.server.agents import AGENT, find_agent
 from launch_async.server.context import Info, Request, request_of
@@ -69,12 +69,12 @@ async def pop_from_run_queue(_: None, info: Info, input: Json) -> Json | None:  
             agent_id=None if agent is None else agent.id,
             now=request.now(),
         )
-    if popped is None:
-        return None
-    return {
-        "run_queue_item_id": encode_id(ITEM, popped.id),
-        "run_spec": msgspec.json.decode(popped.run_spec),
-    }
+        if popped is None:
+            return None
+        spec = msgspec.json.decode(popped.run_spec)
+        if request.settings.run_keys:
+            spec = await run_keys.with_key(connection, spec, popped.id, now=request.now())
+    return {"run_queue_item_id": encode_id(ITEM, popped.id), "run_spec": spec}
 
 
 @mutation.field("ackRunQueueItem")

@@ -85,27 +85,27 @@ def resolve_user_flags(_person: Viewer | UserRow, _info: Info) -> str:
 
 @user.field("entity")
 def resolve_user_entity(person: Viewer | UserRow, _info: Info) -> str:
-    """Return the personal entity, which has the user's name."""
-    return person.username
+    """Return the entity that is taken when a client names none."""
+    return person.entity if isinstance(person, Viewer) else person.username
 
 
 @user.field("teams")
 async def resolve_user_teams(person: Viewer | UserRow, info: Info) -> Json:
     """Return the viewer's entities but for the personal one; nobody else's."""
     request = request_of(info)
-    edges: list[Json] = []
-    if _is_viewer(request, person):
-        async with request.store.read() as connection:
-            for name in request.viewer.entities[1:]:
-                edges.append({"node": await find_entity(connection, request, name)})  # noqa: PERF401 - async
-    return {"edges": edges}
+    if not _is_viewer(request, person):
+        return {"edges": []}
+    teams = [name for name in request.viewer.entities if name != person.username]
+    async with request.store.read() as connection:
+        found = [await find_entity(connection, request, name) for name in teams]
+    return {"edges": [{"node": team} for team in found]}
 
 
 @user.field("apiKeys")
 async def resolve_user_api_keys(person: Viewer | UserRow, info: Info) -> Json:
     """Return what the viewer's keys are called; nobody else's."""
     request = request_of(info)
-    if not _is_viewer(request, person):
+    if not _is_viewer(request, person) or request.viewer.run is not None:
         return {"edges": []}
     statement = (
         select(api_keys.c.id, api_keys.c.hint, api_keys.c.description)

@@ -1,0 +1,126 @@
+"""Keys made for one run each, so that a job needs no key of a person or of its agent.
+
+    pop: a fresh key goes into the popped spec -> ack: it writes that run -> end: it is refused
+
+The key of an item is replaced at each pop, and in force as long as the item is open. A run that
+fell silent is only given up as crashed and may be heard again: its key lasts for a while longer.
+"""
+
+import secrets
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Row, literal, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from launch_async.domain.lease import EndedBy, ItemState
+from launch_async.server.access import RunScope
+from launch_async.server.leases import state_now
+from launch_async.server.run_specs import API_KEY, SCHEDULER_URI
+from launch_async.server.store.engine import insert
+from launch_async.server.store.tables.people import entities, memberships, users
+from launch_async.server.store.tables.queues import queue_items, run_keys, run_queues
+from launch_async.server.store.tables.runs import projects, runs
+from launch_async.server.users import KEY_BYTES, digest_of
+
+OPEN: Final = frozenset({ItemState.LEASED, ItemState.CLAIMED, ItemState.RUNNING})
+SILENCE: Final = timedelta(hours=24)
+"""How long a run that was given up as crashed may still be heard under its key."""
+
+COLUMNS: Final = ("item_id", "digest", "user_id", "created_at")
+MOMENT: Final = run_keys.c.created_at.type
+
+SCOPE_COLUMNS: Final = (
+    queue_items.c.id.label("item_id"),
+    queue_items.c.state,
+    queue_items.c.ended_by,
+    queue_items.c.lease_expires_at,
+    queue_items.c.run_entity,
+    queue_items.c.run_project_folded,
+    queue_items.c.run_name,
+)
+"""What `scope_of` reads of a row."""
+
+HOLDERS: Final = (
+    run_keys.join(queue_items, queue_items.c.id == run_keys.c.item_id)
+    .join(run_queues, run_queues.c.id == queue_items.c.queue_id)
+    .join(projects, projects.c.id == run_queues.c.project_id)
+    .join(users, users.c.id == run_keys.c.user_id)
+    .join(memberships, memberships.c.user_id == users.c.id)
+    .join(entities, entities.c.id == memberships.c.entity_id)
+)
+"""A run's key with its item's author, once for each entity that the author belongs to."""
+
+IN_REACH: Final = or_(
+    entities.c.name == queue_items.c.run_entity, entities.c.id == projects.c.entity_id
+)
+"""Of these entities, the run's and the queue's: the only ones that a run's key can see."""
+
+
+async def issue(connection: AsyncConnection, item_id: int, *, now: datetime) -> str | None:
+    """Return a fresh key for an item's run, in its author's name; the one before it is dead.
+
+    None when nobody is known to have pushed the item.
+    """
+    key = secrets.token_hex(KEY_BYTES)
+    fresh = select(
+        queue_items.c.id, literal(digest_of(key)), queue_items.c.created_by, literal(now, MOMENT)
+    ).where(queue_items.c.id == item_id, queue_items.c.created_by.is_not(None))
+    statement = insert(connection, run_keys).from_select(COLUMNS, fresh)
+    issued = await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[run_keys.c.item_id],
+            set_={name: statement.excluded[name] for name in COLUMNS[1:]},
+        ).returning(run_keys.c.item_id)
+    )
+    return None if issued.first() is None else key
+
+
+async def with_key(
+    connection: AsyncConnection, spec: Mapping[str, Any], item_id: int, *, now: datetime
+) -> dict[str, Any]:
+    """Return a popped spec with a fresh key in it, unless the item came with one.
+
+    The scheduler of a sweep pushes items of its own, for which a run's key is not enough.
+    """
+    if spec.get(API_KEY) or spec.get("uri") == SCHEDULER_URI:
+        return dict(spec)
+    key = await issue(connection, item_id, now=now)
+    return dict(spec) if key is None else {**spec, API_KEY: key}
+
+
+async def scope_of(
+    connection: AsyncConnection, row: Row[*tuple[Any, ...]], *, now: datetime
+) -> RunScope | None:
+    """Return the run that a key may write, by the SCOPE_COLUMNS of its item; None: it is dead."""
+    standing = state_now(row.state, row.lease_expires_at, now)
+    if standing not in OPEN and not await _fell_silent(connection, row, now=now):
+        return None
+    return RunScope(
+        item_id=row.item_id,
+        entity=row.run_entity,
+        project_folded=row.run_project_folded,
+        run_name=row.run_name,
+    )
+
+
+async def _fell_silent(
+    connection: AsyncConnection, row: Row[*tuple[Any, ...]], *, now: datetime
+) -> bool:
+    """Tell whether nobody ended the run, but it was not heard for a while."""
+    if (row.state, row.ended_by) != (ItemState.FAILED, EndedBy.RUN):
+        return False
+    given_up = await connection.execute(
+        select(runs.c.id)
+        .join(projects, projects.c.id == runs.c.project_id)
+        .join(entities, entities.c.id == projects.c.entity_id)
+        .where(
+            entities.c.name == row.run_entity,
+            projects.c.name_folded == row.run_project_folded,
+            runs.c.name == row.run_name,
+            runs.c.state == "crashed",
+            runs.c.finished_at > now - SILENCE,
+        )
+    )
+    return given_up.first() is not None
