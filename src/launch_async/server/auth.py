@@ -1,19 +1,24 @@
 """Who asks: a key in the Authorization header, looked up by its digest."""
 
 import base64
+from collections.abc import Sequence
 from typing import Any, Final
 
+import msgspec
 from aiohttp import web
 from sqlalchemy import Row, bindparam, null, select, union_all
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server import run_keys
-from launch_async.server.access import ROLES, Role, Viewer
+from launch_async.server.access import ROLES, Role, RunScope, Viewer
 from launch_async.server.context import utc_now
 from launch_async.server.errors import ApiError
 from launch_async.server.store import Store
 from launch_async.server.store.tables.people import api_keys, entities, memberships, users
 from launch_async.server.store.tables.queues import run_keys as run_key_table
 from launch_async.server.users import digest_of
+
+Rows = Sequence[Row[*tuple[Any, ...]]]
 
 REFUSAL = (
     "invalid API key: this server does not know it. "
@@ -76,30 +81,39 @@ async def find_viewer(store: Store, key: str) -> Viewer | None:
 
     Asked of the database each time, by one statement: a key that was revoked is dead at once.
     """
-    async with store.read() as connection:
-        rows = (await connection.execute(HOLDERS, {"digest": digest_of(key)})).all()
+    digest = {"digest": digest_of(key)}
+
+    async def read(connection: AsyncConnection) -> Viewer | None:
+        rows = (await connection.execute(HOLDERS, digest)).all()
         if not rows:
             return None
-        scope = None
-        if rows[0].item_id is not None:
-            scope = await run_keys.scope_of(connection, rows[0], now=utc_now())
-            if scope is None:
-                return None
+        if rows[0].item_id is None:
+            return _person(rows)
+        scope = await run_keys.scope_of(connection, rows[0], now=utc_now())
+        return None if scope is None else _run(rows, scope)
+
+    return await store.lookup(read)
+
+
+def _person(rows: Rows) -> Viewer:
     first = rows[0]
-    roles = {row.entity: ROLES[row.role] for row in sorted(rows, key=_own_first)}
-    if scope is not None:
-        if roles.get(scope.entity, Role.VIEWER) < Role.MEMBER:
-            return None  # the author may not write there any more
-        roles = dict.fromkeys(roles, Role.VIEWER)
     return Viewer(
         user_id=first.id,
         username=first.username,
         email=first.email,
         name=first.name,
-        admin=first.admin and scope is None,
+        admin=first.admin,
         service=first.service,
-        roles=roles,
-        run=scope,
+        roles={row.entity: ROLES[row.role] for row in sorted(rows, key=_own_first)},
+    )
+
+
+def _run(rows: Rows, scope: RunScope) -> Viewer | None:
+    person = _person(rows)
+    if not person.may(scope.entity, Role.MEMBER):
+        return None  # the author may not write there any more
+    return msgspec.structs.replace(
+        person, admin=False, run=scope, roles=dict.fromkeys(person.roles, Role.VIEWER)
     )
 
 
