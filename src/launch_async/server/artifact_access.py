@@ -1,16 +1,18 @@
 """Who may change a version: members of its entity, and the run that logged it, by its own key."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.access import Role, RunScope, require_role, require_run_write
 from launch_async.server.artifact_rows import ArtifactRow, require_artifact
-from launch_async.server.artifacts import OUTPUT, note_run
+from launch_async.server.artifacts import INPUT, OUTPUT, note_run
 from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
+from launch_async.server.json_text import read_json
 from launch_async.server.projects import ProjectRow
 from launch_async.server.store.tables.artifacts import artifact_runs
 from launch_async.server.store.tables.people import entities
@@ -28,9 +30,26 @@ async def require_writable_artifact(
     scope = request.viewer.run
     if scope is None:
         require_role(request.viewer, row.collection.entity_name, Role.MEMBER)
-    elif not await _logged_by(connection, row, scope):
+    elif not await _noted_for(connection, row, scope, [OUTPUT, AUTHOR]):
         raise ApiError("this key changes only the artifacts that its run logged", status=403)
     return row
+
+
+async def require_changeable_artifact(
+    connection: AsyncConnection, request: Request, given: Mapping[str, Any]
+) -> ArtifactRow:
+    """Return the version that an UpdateArtifact means, as `require_writable_artifact` does.
+
+    The client fills in what a partial job lacks at the end of the job's first run, so a run's key
+    may write the metadata of such a job if its run uses it.
+    """
+    scope = request.viewer.run
+    changes = {name for name, value in given.items() if value is not None}
+    if scope is not None and changes <= {"artifact_id", "metadata", "client_mutation_id"}:
+        row = await require_artifact(connection, request, given["artifact_id"])
+        if _is_partial_job(row) and await _noted_for(connection, row, scope, [INPUT]):
+            return row
+    return await require_writable_artifact(connection, request, given["artifact_id"])
 
 
 async def require_members_artifact(
@@ -77,7 +96,18 @@ async def note_author(
         )
 
 
-async def _logged_by(connection: AsyncConnection, row: ArtifactRow, scope: RunScope) -> bool:
+def _is_partial_job(row: ArtifactRow) -> bool:
+    try:
+        metadata = read_json(row.metadata or "{}")
+    except ValueError:
+        return False
+    partial = isinstance(metadata, dict) and metadata.get("_partial") is True
+    return partial and row.collection.type_name == "job"
+
+
+async def _noted_for(
+    connection: AsyncConnection, row: ArtifactRow, scope: RunScope, roles: Sequence[str]
+) -> bool:
     found = await connection.execute(
         select(artifact_runs.c.id)
         .join(projects, projects.c.id == artifact_runs.c.project_id)
@@ -85,7 +115,7 @@ async def _logged_by(connection: AsyncConnection, row: ArtifactRow, scope: RunSc
         .where(
             artifact_runs.c.artifact_id == row.id,
             artifact_runs.c.run_name == scope.run_name,
-            artifact_runs.c.role.in_([OUTPUT, AUTHOR]),
+            artifact_runs.c.role.in_(roles),
             projects.c.name_folded == scope.project_folded,
             entities.c.name == scope.entity,
         )

@@ -13,6 +13,7 @@ from launch_async.server.access import Role, require_role, require_run_write
 from launch_async.server.artifact_access import (
     note_author,
     require_artifact_creation,
+    require_changeable_artifact,
     require_members_artifact,
     require_writable_artifact,
 )
@@ -168,7 +169,7 @@ async def update_artifact(_: None, info: Info, input: Json) -> Json:  # noqa: A0
     """Change what may change of a version."""
     request = request_of(info)
     async with request.store.write() as connection:
-        row = await require_writable_artifact(connection, request, input["artifact_id"])
+        row = await require_changeable_artifact(connection, request, input)
         row = await rules.update_artifact(connection, row, input, now=request.now())
     return {"artifact": artifact_shape(row)}
 
