@@ -120,9 +120,11 @@ class FakeService:
         self._maybe_fail("ack")
         return item.id not in self.refused_acks
 
-    async def fail(self, item_id: ItemId, outcome: Outcome, *, files: Sequence[str]) -> None:
+    async def fail(
+        self, item: Item | RejectedItem, outcome: Outcome, *, files: Sequence[str]
+    ) -> None:
         self._maybe_fail("fail")
-        self.failed[item_id] = (outcome, files)
+        self.failed[item.id] = (outcome, files)
 
     async def register(self) -> str:
         self._maybe_fail("register")

@@ -83,8 +83,8 @@ async def test_an_item_goes_from_pop_to_its_failure(server: RealServer, agent: W
     assert await agent.ack(item)
     assert await agent.ack(item), "an ack whose answer was lost is repeated"
     await agent.upload(f"{item.id}/error/error.log", b"why")
-    await agent.fail(item.id, FAILED, files=[f"{item.id}/error/error.log"])
-    await agent.fail(item.id, FAILED, files=[])
+    await agent.fail(item, FAILED, files=[f"{item.id}/error/error.log"])
+    await agent.fail(item, FAILED, files=[])
     shown = await server.client.item("q", item.id)
     assert shown is not None
     assert (shown.state, shown.run_id, shown.message) == ("FAILED", item.run_id, "it broke")
@@ -127,7 +127,7 @@ async def test_a_deleted_item_cannot_be_claimed(server: RealServer, agent: Wandb
     item = await popped(server, agent)
     await sql(server, "DELETE FROM queue_items")
     assert not await agent.ack(item)
-    await agent.fail(item.id, FAILED, files=[])
+    await agent.fail(item, FAILED, files=[])
 
 
 async def test_a_service_that_forgot_the_agent_gets_it_again(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from client_documents import client_document
-from launch_harness import ACK_AS, spec
+from launch_harness import ACK, spec
 from server_harness import Http, Server
 
 from launch_async.server.access import Role
@@ -138,8 +138,8 @@ async def test_an_agent_of_another_entity_claims_no_run_that_was_there(http: Htt
             queueName="q",
         )
         item = popped.json()["data"]["popFromRunQueue"]["runQueueItemId"]
-        acked = await http.ask(ACK_AS, key, item=item, run="secret")
+        acked = await http.ask(ACK, key, item=item, run="secret")
         assert acked.json()["data"]["ackRunQueueItem"]["success"] is allowed
         if not allowed:
-            acked = await http.ask(ACK_AS, key, item=item, run="fresh")
+            acked = await http.ask(ACK, key, item=item, run="fresh")
             assert acked.json()["data"]["ackRunQueueItem"]["success"]

@@ -98,7 +98,7 @@ async def test_people_see_who_polls_a_queue(launch: Launch, http: Http) -> None:
                 "queueNames": ["a"],
                 "version": "wandb@0.31.0",
                 "createdBy": "tester",
-                "agentConfig": '{"max_jobs": 1}',
+                "agentConfig": '{"max_jobs":1}',
             }
         ],
         "runQueues": [

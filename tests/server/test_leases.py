@@ -2,12 +2,18 @@
 
 import anyio
 import pytest
-from launch_harness import FAIL_AS, Launch
+from client_documents import client_document
+from launch_harness import ACK, Launch
 from server_harness import Http, Server
+from sqlalchemy import select
 
 from launch_async.server.leases import pop
+from launch_async.server.store.tables.people import entities
+from launch_async.server.users import add_member, create_api_key, create_user
 
 pytestmark = pytest.mark.anyio
+
+FAIL = client_document("failRunQueueItem.api")
 
 
 @pytest.fixture
@@ -66,20 +72,29 @@ async def test_a_lapsed_item_is_pending_and_is_popped_again(launch: Launch) -> N
     assert await launch.state(item) == "LEASED"
 
 
-async def test_a_lapsed_item_can_be_acked_until_somebody_else_has_it(launch: Launch) -> None:
+async def test_a_lapsed_item_is_nobodys(launch: Launch) -> None:
     await launch.queue()
-    item, late, quick = await launch.push(), await launch.agent(), await launch.agent()
-    await launch.popped_id(agent=late)
+    item = await launch.push()
+    lease = await launch.lease()
     await launch.lapse(item)
-    assert await launch.popped_id(agent=quick) == item
-    assert not await launch.ack(item, "r-late", agent=late)
-    assert await launch.ack(item, "r-quick", agent=quick)
-    assert (await launch.item(item))["associatedRunId"] == "r-quick"
+    for held in (lease, None):
+        assert not await launch.ack(item, "r1", held)
+        assert await launch.fail(item, lease=held)
+    assert await launch.state(item) == "PENDING"
+    assert (await launch.item(item))["message"] is None
 
-    other = await launch.push()
-    await launch.popped_id(agent=late)
-    await launch.lapse(other)
-    assert await launch.ack(other, "r-other", agent=late)
+
+async def test_a_lapsed_item_is_its_next_holders(launch: Launch) -> None:
+    await launch.queue()
+    item, agent = await launch.push(), await launch.agent()
+    late = await launch.lease(agent=agent)
+    await launch.lapse(item)
+    quick = await launch.lease(agent=agent)
+    assert late != quick
+    assert not await launch.ack(item, "fixed", late), "of the same agent, for the same run even"
+    assert await launch.ack(item, "fixed", quick)
+    assert not await launch.ack(item, "fixed", late)
+    assert (await launch.item(item))["associatedRunId"] == "fixed"
 
 
 async def test_the_first_ack_fixes_the_run(launch: Launch) -> None:
@@ -105,20 +120,48 @@ async def test_an_item_that_was_never_popped_deleted_or_ended_is_not_acked(launc
     assert not await launch.ack("nonsense", "r1")
 
 
-async def test_an_agent_cannot_fail_what_another_holds(launch: Launch) -> None:
+async def test_an_agent_cannot_fail_or_warn_of_what_another_holds(launch: Launch) -> None:
     await launch.queue()
-    item, late, quick = await launch.push(), await launch.agent(), await launch.agent()
-    await launch.popped_id(agent=late)
+    item = await launch.push()
+    late = await launch.lease()
     await launch.lapse(item)
-    await launch.popped_id(agent=quick)
-    assert await launch.ack(item, "r1", agent=quick)
-    await launch.http.data(FAIL_AS, item=item, message="late", agent=late)
-    assert await launch.state(item) == "CLAIMED"
-    # W&B's agent does not say who it is, but what it says here can only come from a loser.
+    quick = await launch.lease()
+    for before in ("LEASED", "CLAIMED"):
+        await launch.fail(item, lease=late)
+        await launch.warn(item, "late", lease=late)
+        assert await launch.state(item) == before
+        assert await launch.ack(item, "r1", quick)
+    await launch.warn(item, "quick", lease=quick)
+    assert [each["message"] for each in (await launch.item(item))["warnings"]] == ["quick"]
+    await launch.fail(item, lease=quick)
+    assert await launch.state(item) == "FAILED"
+
+
+async def test_a_loser_that_does_not_say_who_it_is_is_known_by_its_words(launch: Launch) -> None:
+    item = await launch.claimed()
     await launch.fail(
         item,
         "Error acking run queue item. Item may have already been acknowledged by another process",
     )
+    assert await launch.state(item) == "CLAIMED"
+
+
+async def test_without_a_lease_an_item_is_its_agents_users(launch: Launch, server: Server) -> None:
+    await launch.queue()
+    item, agent = await launch.push(), await launch.agent()
+    await launch.popped_id(agent=agent)
+    async with server.services.store.write() as connection:
+        other = await create_user(connection, "other")
+        key = await create_api_key(connection, other)
+        entity = await connection.scalar(select(entities.c.id).where(entities.c.name == "tester"))
+        assert entity is not None
+        await add_member(connection, entity, other)
+    acked = await launch.http.ask(ACK, key, item=item, run="r1")
+    assert acked.json()["data"]["ackRunQueueItem"]["success"] is False
+    await launch.http.ask(FAIL, key, runQueueItemId=item, message="m", stage="run")
+    assert await launch.state(item) == "LEASED"
+    assert await launch.ack(item, "r1")
+    await launch.http.ask(FAIL, key, runQueueItemId=item, message="m", stage="run")
     assert await launch.state(item) == "CLAIMED"
 
 

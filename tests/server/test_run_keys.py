@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from client_documents import client_document
-from launch_harness import ACK_AS, Launch, spec
+from launch_harness import ACK, Launch, spec
 from server_harness import USERNAME, Http, Reply, Server, Template, running_server
 from sqlalchemy import delete, update
 
@@ -185,11 +185,9 @@ async def fail_item(run: KeyedRun) -> None:
     assert await Launch(run.http).fail(run.item)
 
 
-async def delete_item(run: KeyedRun) -> None:
+async def delete_queue(run: KeyedRun) -> None:
     queue = await Launch(run.http).queue_id()
-    await run.http.data(
-        client_document("DeleteFromRunQueue.jobs"), queueID=queue, runQueueItemId=run.item
-    )
+    await run.http.data(client_document("DeleteRunQueue.jobs"), id=queue)
 
 
 async def delete_author(run: KeyedRun) -> None:
@@ -198,7 +196,7 @@ async def delete_author(run: KeyedRun) -> None:
 
 
 @pytest.mark.parametrize(
-    "end", [finish, end_badly, delete_run, fail_item, delete_item, delete_author]
+    "end", [finish, end_badly, delete_run, fail_item, delete_queue, delete_author]
 )
 async def test_the_key_is_dead_at_once_after(
     run: KeyedRun, end: Callable[[KeyedRun], Awaitable[None]]
@@ -295,7 +293,7 @@ async def test_the_run_belongs_to_the_items_author_not_to_the_agents(
     assert pushed.status == 200, pushed.json()
     item = await launch.pop()
     assert item is not None
-    await http.data(ACK_AS, item=item["runQueueItemId"], run=RUN, agent=None)
+    await http.data(ACK, item=item["runQueueItemId"], run=RUN)
     reply = await http.ask(
         client_document("UpsertBucket.core"),
         item["runSpec"]["_wandb_api_key"],

@@ -90,7 +90,7 @@ class Poller:
                     stage=Stage.AGENT,
                     reason=Reason.SPEC_INVALID,
                 )
-                await self._service.fail(popped.id, outcome, files=())
+                await self._service.fail(popped, outcome, files=())
             case Item():
                 tracked = self._table.admit(popped)
                 if tracked is not None:

@@ -26,7 +26,7 @@ async def report(tracked: Tracked, outcome: Outcome, tools: Tools) -> None:
 async def _tell(tracked: Tracked, outcome: Outcome, tools: Tools) -> None:
     files = await _upload(tracked, outcome, tools)
     await insist(
-        lambda: tools.queue.fail(tracked.item.id, outcome, files=files),
+        lambda: tools.queue.fail(tracked.item, outcome, files=files),
         doing="waiting to report",
         tracked=tracked,
         tools=tools,

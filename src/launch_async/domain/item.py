@@ -16,8 +16,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     popped_at: float
     """Unix time in seconds, for people; durations are measured on the monotonic clock."""
 
-    leased_to: str | None = None
-    """The agent's registration that popped it, in the service's words: the lease's holder."""
+    lease: str | None = None
+    """The token of the lease, on services that have such; the ack and the fail show it again."""
 
     @property
     def run(self) -> RunRef:

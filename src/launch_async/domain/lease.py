@@ -19,6 +19,9 @@ from typing import Final
 LEASE: Final = timedelta(seconds=60)
 """How long a popped item waits for its ack. W&B's own agent counts on "about a minute"."""
 
+SILENCE: Final = timedelta(seconds=120)
+"""After so long without a word an agent counts as lost. W&B's reports its status every 20 s."""
+
 
 class ItemState(StrEnum):
     """Where an item stands; the words are W&B's as far as its client knows them."""

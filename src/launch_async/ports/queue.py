@@ -16,6 +16,8 @@ class RejectedItem(msgspec.Struct, frozen=True, kw_only=True):
     id: ItemId
     queue: QueueRef
     message: str
+    lease: str | None = None
+    """As `Item.lease`."""
 
 
 class ItemQueue(Protocol):
@@ -29,6 +31,8 @@ class ItemQueue(Protocol):
         """Claim the item with its run id. False: somebody else has it, or it was cancelled."""
         ...
 
-    async def fail(self, item_id: ItemId, outcome: Outcome, *, files: Sequence[str]) -> None:
+    async def fail(
+        self, item: Item | RejectedItem, outcome: Outcome, *, files: Sequence[str]
+    ) -> None:
         """Tell that the item failed; `files` are paths in the agent's hidden run."""
         ...

@@ -7,9 +7,11 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, case, select, update
+from sqlalchemy import ColumnElement, case, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from launch_async.domain.lease import SILENCE
+from launch_async.server.agent_configs import read_config
 from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import decode_number
@@ -21,8 +23,9 @@ from launch_async.server.store.tables.queues import launch_agent_queues, launch_
 from launch_async.server.store.tables.runs import projects
 
 AGENT: Final = "LaunchAgent"
+POLLING: Final = "POLLING"
 KILLED: Final = "KILLED"
-STATUSES: Final = ("POLLING", "RUNNING", KILLED)
+STATUSES: Final = (POLLING, "RUNNING", KILLED)
 NAME_ALPHABET: Final = string.ascii_lowercase + string.digits
 NAME_LENGTH: Final = 8
 MAX_AGENTS: Final = 500  # every start of an agent leaves one; people look at the newest
@@ -51,6 +54,10 @@ class AgentRow(msgspec.Struct, frozen=True):
     created_at: datetime
     heartbeat_at: datetime
 
+    def online(self, now: datetime) -> bool:
+        """Tell whether the agent takes items, as far as it was heard."""
+        return self.status != KILLED and self.heartbeat_at >= now - SILENCE
+
 
 async def register_agent(
     connection: AsyncConnection,
@@ -62,7 +69,11 @@ async def register_agent(
     config: str | None,
     version: str | None,
 ) -> int:
-    """Store a new agent and return its row id; every queue must be of the same entity."""
+    """Store an agent and return its row id; every queue must be of the same entity.
+
+    One with an identity that is known here is the same agent again: what it had claimed is its own.
+    """
+    about = read_config(config)
     numbers: set[int] = set()
     for queue_id in queue_ids:
         queue = await find_queue_by_id(connection, request, queue_id)
@@ -75,19 +86,25 @@ async def register_agent(
         numbers.add(queue.id)
     if not numbers:
         raise ApiError("an agent needs at least one queue to poll")
-    agent_id = await _insert_agent(
-        connection,
-        {
-            "project_id": project.id,
-            "hostname": hostname[:256],
-            "version": None if version is None else version[:64],
-            "config": config,
-            "status": "POLLING",
-            "stop_polling": False,
-            "created_by": request.viewer.user_id,
-            "created_at": request.now(),
-            "heartbeat_at": request.now(),
-        },
+    now = request.now()
+    values = {
+        "hostname": hostname[:256],
+        "version": None if version is None else version[:64],
+        "config": about.shown,
+        "status": POLLING,
+        "stop_polling": False,
+        "created_by": request.viewer.user_id,
+        "heartbeat_at": now,
+    }
+    agent_id = None
+    while agent_id is None:  # a taken name is as likely as a lottery win
+        if about.identity is not None:
+            agent_id = await _take_up(connection, request, project, about.identity, values)
+        if agent_id is None:
+            new = {"project_id": project.id, "identity": about.identity, "created_at": now}
+            agent_id = await _insert_agent(connection, {**values, **new})
+    await connection.execute(
+        delete(launch_agent_queues).where(launch_agent_queues.c.agent_id == agent_id)
     )
     await connection.execute(
         insert(connection, launch_agent_queues),
@@ -140,18 +157,44 @@ async def stop_agent(connection: AsyncConnection, agent_id: int) -> None:
     )
 
 
-async def _insert_agent(connection: AsyncConnection, values: dict[str, Any]) -> int:
-    while True:  # a taken name is as likely as a lottery win
-        name = "agent-" + "".join(secrets.choice(NAME_ALPHABET) for _ in range(NAME_LENGTH))
-        made = await connection.execute(
-            insert(connection, launch_agents)
-            .values(**values, name=name)
-            .on_conflict_do_nothing()
-            .returning(launch_agents.c.id)
+async def _take_up(
+    connection: AsyncConnection,
+    request: Request,
+    project: ProjectRow,
+    identity: str,
+    values: dict[str, Any],
+) -> int | None:
+    """Let a known agent begin again and return its row id; None when it is not known."""
+    found = await connection.execute(
+        select(launch_agents.c.id, launch_agents.c.created_by)
+        .where(launch_agents.c.project_id == project.id, launch_agents.c.identity == identity)
+        .with_for_update()
+    )
+    known = found.one_or_none()
+    if known is None:
+        return None
+    if known.created_by not in {None, request.viewer.user_id}:
+        raise ApiError(
+            "this agent's identity is in use by another user's agent; give each agent a state "
+            "folder of its own, or start it with the key that it was started with before",
+            status=409,
         )
-        agent_id = made.scalar_one_or_none()
-        if agent_id is not None:
-            return int(agent_id)
+    await connection.execute(
+        update(launch_agents).where(launch_agents.c.id == known.id).values(values)
+    )
+    return int(known.id)
+
+
+async def _insert_agent(connection: AsyncConnection, values: dict[str, Any]) -> int | None:
+    name = "agent-" + "".join(secrets.choice(NAME_ALPHABET) for _ in range(NAME_LENGTH))
+    made = await connection.execute(
+        insert(connection, launch_agents)
+        .values(**values, name=name)
+        .on_conflict_do_nothing()
+        .returning(launch_agents.c.id)
+    )
+    number: int | None = made.scalar_one_or_none()
+    return number
 
 
 async def _agents(connection: AsyncConnection, which: ColumnElement[bool]) -> list[AgentRow]:

@@ -24,6 +24,7 @@ from launch_async.server.settings import Settings
 from launch_async.server.storage import Storage
 from launch_async.server.urls import Urls
 from launch_async.server.web import pages
+from launch_async.wire.operations import LEASE_HEADER
 
 __all__ = ["Services", "create_app", "open_services", "serve"]
 
@@ -102,6 +103,7 @@ async def request_for(request: web.Request) -> Request:
         blobs=services.blobs,
         urls=Urls(base, services.signer),
         settings=services.settings,
+        lease=request.headers.get(LEASE_HEADER),
     )
 
 

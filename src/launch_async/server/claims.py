@@ -1,17 +1,23 @@
-"""What agents say about items: claimed, failed, warned of; and what people take back."""
+"""What agents say about items: leased, claimed, failed, warned of.
+
+On PostgreSQL a run's row is locked before its item's, here as where a run's word moves its item.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
 import msgspec
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import Row, and_, case, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.domain.lease import HELD, EndedBy, ItemEvent, ItemState, move, run_event
 from launch_async.server import leases
+from launch_async.server.access import Viewer
 from launch_async.server.items import ItemRow
-from launch_async.server.queueing import follow_run, item_of_run
+from launch_async.server.leases import Holder, PoppedItem, held_by
+from launch_async.server.queueing import ask_run_to_stop, follow_run, item_of_run
+from launch_async.server.queues import QueueRow
 from launch_async.server.run_rows import TERMINAL_STATES
 from launch_async.server.runs import set_run_state
 from launch_async.server.store.engine import insert
@@ -22,14 +28,32 @@ from launch_async.server.store.tables.runs import projects, runs
 ACK_REFUSED: Final = "Error acking run queue item"
 """W&B's agent fails an item whose ack was refused, that is, one that another agent holds."""
 
+MAX_STAGE: Final = 64
+
+
+async def pop_item(
+    connection: AsyncConnection, queue: QueueRow, *, agent_id: int | None, now: datetime
+) -> PoppedItem | None:
+    """Lease a queue's first item; None when none waits, the queue is paused, or its limit is
+    reached."""
+    if agent_id is not None:
+        await leases.note_agent(connection, agent_id, now=now)
+    if queue.paused_at is not None:
+        return None
+    if queue.concurrency_limit is not None and not await leases.has_room(
+        connection, queue.id, now=now
+    ):
+        return None
+    return await leases.pop(connection, queue_id=queue.id, agent_id=agent_id, now=now)
+
 
 async def ack_item(
     connection: AsyncConnection,
     item: ItemRow,
     *,
     run_name: str,
-    agent_id: int | None,
-    entities_of_viewer: Sequence[str],
+    lease: str | None,
+    viewer: Viewer,
     now: datetime,
 ) -> bool:
     """Claim an item for a run. A run that is under way already takes the item along at once.
@@ -37,17 +61,14 @@ async def ack_item(
     Whoever holds an item may crash its run. So an agent of another entity than the run's claims
     no run that was there before, unless the item asks for that one.
     """
-    if item.run_entity not in entities_of_viewer and item.leased_at is not None:
-        before = await _run_of(connection, item, run_name)
+    run = await lock_run(connection, item, run_name)
+    if item.run_entity not in viewer.entities and item.leased_at is not None:
         asked_for = msgspec.json.decode(item.run_spec).get("run_id")
-        if before is not None and before.created_at < item.leased_at and asked_for != run_name:
+        if run is not None and run.created_at < item.leased_at and asked_for != run_name:
             return False
-    claimed = await leases.ack(
-        connection, item_id=item.id, run_name=run_name, agent_id=agent_id, now=now
-    )
-    if not claimed:
+    holder = Holder(user_id=viewer.user_id, lease=lease)
+    if not await leases.ack(connection, item_id=item.id, run_name=run_name, holder=holder, now=now):
         return False
-    run = await _run_of(connection, item, run_name)
     claim = await item_of_run(
         connection, entity=item.run_entity, project=item.run_project, run_name=run_name
     )
@@ -57,6 +78,9 @@ async def ack_item(
     event = run_event(run.state, stop_requested=run.stop_requested)
     if event is not None and (began_before_the_ack or run.state == "running"):
         await follow_run(connection, claim, event, now=now)
+    elif run.state in TERMINAL_STATES and run.stop_requested and not claim.stop_requested:
+        # An earlier life was stopped. The agent asks for this flag and would stop the new one.
+        await ask_run_to_stop(connection, run.id, stop=False)
     return True
 
 
@@ -67,33 +91,42 @@ async def fail_item(
     message: str,
     stage: str,
     file_paths: Sequence[str],
-    agent_id: int | None,
+    lease: str | None,
+    viewer: Viewer,
     now: datetime,
 ) -> None:
     """Take an agent's word that an item failed; what cannot fail any more stays as it is.
 
-    An item whose run was asked to stop was stopped, whatever the agent calls it.
+    An item that was asked to stop was stopped, whatever the agent calls it.
     """
-    if ACK_REFUSED in message or (agent_id is not None and item.agent_id != agent_id):
+    if ACK_REFUSED in message:
         return
+    holder = Holder(user_id=viewer.user_id, lease=lease)
+    run = None if item.run_name is None else await lock_run(connection, item, item.run_name)
     why = {
         "message": message,
-        "stage": stage,
+        "stage": stage[:MAX_STAGE],
         "file_paths": msgspec.json.encode(list(file_paths)).decode(),
     }
+    run_stopped = run is not None and run.stop_requested and run.state not in TERMINAL_STATES
+    stopped = or_(queue_items.c.stop_requested, literal(run_stopped))
+    lapsed = and_(queue_items.c.state == ItemState.LEASED, queue_items.c.lease_expires_at <= now)
     failed = await connection.execute(
         update(queue_items)
-        .where(queue_items.c.id == item.id, queue_items.c.state.in_(HELD))
+        .where(queue_items.c.id == item.id, queue_items.c.state.in_(HELD), ~lapsed, held_by(holder))
         .values(
             **why,
-            state=move(ItemState.CLAIMED, await _end_of(connection, item)),
+            state=case(
+                (stopped, move(ItemState.CLAIMED, ItemEvent.RUN_STOPPED)),
+                else_=move(ItemState.CLAIMED, ItemEvent.FAIL),
+            ),
             ended_by=EndedBy.AGENT,
             ended_at=now,
             lease_expires_at=None,
         )
     )
     if failed.rowcount == 1:
-        await _give_up_run(connection, item, now=now)
+        await give_up_run(connection, item, now=now)
         return
     await connection.execute(  # the run told of its failure first; the agent knows why
         update(queue_items)
@@ -102,6 +135,7 @@ async def fail_item(
             queue_items.c.state == ItemState.FAILED,
             queue_items.c.ended_by == EndedBy.RUN,
             queue_items.c.message.is_(None),
+            held_by(holder),
         )
         .values(why)
     )
@@ -114,57 +148,52 @@ async def warn_of_item(
     message: str,
     stage: str,
     file_paths: Sequence[str],
+    lease: str | None,
+    viewer: Viewer,
     now: datetime,
 ) -> None:
-    """Add a warning; the same text twice is one warning."""
+    """Add a warning of whoever popped the item last; the same text twice is one warning."""
+    holder = Holder(user_id=viewer.user_id, lease=lease)
+    its_own = await connection.execute(
+        select(queue_items.c.id)
+        .where(queue_items.c.id == item_id, held_by(holder))
+        .with_for_update()
+    )
     known = await connection.execute(
         select(queue_item_warnings.c.id).where(
             queue_item_warnings.c.item_id == item_id, queue_item_warnings.c.message == message
         )
     )
-    if known.first() is not None:
+    if its_own.first() is None or known.first() is not None:
         return
     await connection.execute(
         insert(connection, queue_item_warnings).values(
             item_id=item_id,
             message=message,
-            stage=stage,
+            stage=stage[:MAX_STAGE],
             file_paths=msgspec.json.encode(list(file_paths)).decode(),
             created_at=now,
         )
     )
 
 
-async def delete_item(connection: AsyncConnection, item_id: int, *, queue_id: int) -> bool:
-    """Delete an item of this queue; an agent that holds it cannot ack it any more."""
-    gone = await connection.execute(
-        delete(queue_items).where(queue_items.c.id == item_id, queue_items.c.queue_id == queue_id)
-    )
-    return gone.rowcount == 1
-
-
-async def _end_of(connection: AsyncConnection, item: ItemRow) -> ItemEvent:
-    run = None if item.run_name is None else await _run_of(connection, item, item.run_name)
-    stopped = run is not None and run.stop_requested and run.state not in TERMINAL_STATES
-    return ItemEvent.RUN_STOPPED if stopped else ItemEvent.FAIL
-
-
-async def _give_up_run(connection: AsyncConnection, item: ItemRow, *, now: datetime) -> None:
-    """Mark the run behind a failed item as crashed: nobody is left who could say so."""
+async def give_up_run(connection: AsyncConnection, item: ItemRow, *, now: datetime) -> None:
+    """Mark the run behind an item as crashed: nobody is left who could say so."""
     if item.run_name is None:
         return
     newest = await item_of_run(
         connection, entity=item.run_entity, project=item.run_project, run_name=item.run_name
     )
-    run = await _run_of(connection, item, item.run_name)
+    run = await lock_run(connection, item, item.run_name)
     requeued = newest is not None and newest.id != item.id  # the run is another item's now
     if run is not None and run.state not in TERMINAL_STATES and not requeued:
         await set_run_state(connection, run.id, "crashed", now=now)
 
 
-async def _run_of(
+async def lock_run(
     connection: AsyncConnection, item: ItemRow, run_name: str
 ) -> Row[int, str, bool, datetime] | None:
+    """Return an item's run, which nobody else changes until the transaction ends."""
     rows = await connection.execute(
         select(runs.c.id, runs.c.state, runs.c.stop_requested, runs.c.created_at)
         .join(projects, projects.c.id == runs.c.project_id)
@@ -174,5 +203,6 @@ async def _run_of(
             projects.c.name_folded == item.run_project,
             runs.c.name == run_name,
         )
+        .with_for_update(of=runs)
     )
     return rows.one_or_none()

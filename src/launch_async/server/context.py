@@ -24,6 +24,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     blobs: Blobs
     urls: Urls
     settings: Settings
+    lease: str | None = None
+    """The token of the lease that an agent speaks of; W&B's agents have none."""
 
     def now(self) -> datetime:
         """Return the time, aware and in UTC."""

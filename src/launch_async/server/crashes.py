@@ -1,4 +1,4 @@
-"""Notices runs that fell silent: a killed process says nothing, so its silence must speak."""
+"""Notices runs and agents that fell silent: who was killed says nothing, so silence must speak."""
 
 from datetime import datetime, timedelta
 
@@ -7,7 +7,9 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from launch_async.server.cancels import end_abandoned
 from launch_async.server.context import utc_now
+from launch_async.server.errors import ApiError
 from launch_async.server.runs import set_run_state
 from launch_async.server.services import Services
 from launch_async.server.store import Store
@@ -21,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 async def watch_for_crashes(services: Services) -> None:
-    """Mark silent runs as crashed, until cancelled.
+    """Mark silent runs as crashed, and end cancelled items of lost agents, until cancelled.
 
     The first look comes a whole timeout after the start: while the server was down, no run could
     be heard.
@@ -31,8 +33,9 @@ async def watch_for_crashes(services: Services) -> None:
     while True:
         try:
             await mark_crashed(services.store, silent_since=utc_now() - timeout)
-        except SQLAlchemyError as error:
-            log.warning("looking for crashed runs failed; next try follows", error=str(error))
+            await end_abandoned(services.store, now=utc_now())
+        except (SQLAlchemyError, ApiError) as error:
+            log.warning("looking for what fell silent failed; next try follows", error=str(error))
         await anyio.sleep(timeout.total_seconds() / CHECKS_PER_TIMEOUT)
 
 
@@ -48,7 +51,8 @@ async def mark_crashed(store: Store, *, silent_since: datetime) -> int:
         if (await connection.execute(silent)).first() is None:
             return 0
     async with store.write() as connection:
-        found = list((await connection.execute(silent)).scalars())
+        locked = silent.with_for_update(skip_locked=True)  # one of them may speak at this moment
+        found = list((await connection.execute(locked)).scalars())
         for run_id in found:
             await set_run_state(connection, run_id, "crashed", now=utc_now())
     log.info("runs fell silent and count as crashed", runs=len(found))

@@ -1,14 +1,14 @@
-"""Items as they are read."""
+"""Items as they are read, and where they stand in their queue."""
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, and_, func, not_, or_, select
+from sqlalchemy import ColumnElement, Select, and_, case, func, not_, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from launch_async.domain.lease import ItemState
+from launch_async.domain.lease import CLAIMED_STATES, HELD, SILENCE, ItemState
 from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import decode_number
@@ -16,6 +16,7 @@ from launch_async.server.leases import ITEM, is_waiting, state_now
 from launch_async.server.store.tables.people import entities, users
 from launch_async.server.store.tables.queues import (
     launch_agents,
+    open_item,
     queue_item_warnings,
     queue_items,
     run_queues,
@@ -33,9 +34,13 @@ class ItemRow(msgspec.Struct, frozen=True):
     ended_by: str | None
     priority: int
     run_spec: str
+    own_resource_args: str | None
+    requeued_from: int | None
+    stop_requested: bool
     author: str | None
     agent_id: int | None
     agent_name: str | None
+    agent_heartbeat_at: datetime | None
     created_at: datetime
     leased_at: datetime | None
     lease_expires_at: datetime | None
@@ -53,6 +58,14 @@ class ItemRow(msgspec.Struct, frozen=True):
         """Return the state as it is to readers: a lapsed lease is none."""
         return state_now(self.state, self.lease_expires_at, now)
 
+    def agent_lost(self, now: datetime) -> bool:
+        """Tell whether the agent that claimed it has not been heard for long.
+
+        It may return: with its identity, what it claimed is its own again.
+        """
+        heard = self.agent_heartbeat_at
+        return self.state in CLAIMED_STATES and heard is not None and heard < now - SILENCE
+
 
 class WarningRow(msgspec.Struct, frozen=True):
     """Something that an agent wanted people to know about an item."""
@@ -64,6 +77,9 @@ class WarningRow(msgspec.Struct, frozen=True):
     created_at: datetime
 
 
+PLACE: Final = (queue_items.c.priority, queue_items.c.id)
+"""What pops go by. Without priorities all items have the same one: then it is the push's order."""
+
 ITEM_SELECT = (
     select(
         queue_items.c.id,
@@ -73,9 +89,13 @@ ITEM_SELECT = (
         queue_items.c.ended_by,
         queue_items.c.priority,
         queue_items.c.run_spec,
+        queue_items.c.own_resource_args,
+        queue_items.c.requeued_from,
+        queue_items.c.stop_requested,
         users.c.username.label("author"),
         queue_items.c.agent_id,
         launch_agents.c.name.label("agent_name"),
+        launch_agents.c.heartbeat_at.label("agent_heartbeat_at"),
         queue_items.c.created_at,
         queue_items.c.leased_at,
         queue_items.c.lease_expires_at,
@@ -112,6 +132,12 @@ async def find_item(
     return found[0] if found and found[0].queue_entity in request.viewer.entities else None
 
 
+async def load_item(connection: AsyncConnection, number: int) -> ItemRow | None:
+    """Return an item by its row id. The caller checks that the viewer may see it."""
+    found = await _rows(connection, ITEM_SELECT.where(queue_items.c.id == number))
+    return found[0] if found else None
+
+
 async def list_items(
     connection: AsyncConnection,
     queue_id: int,
@@ -128,6 +154,70 @@ async def list_items(
     if states is not None:
         statement = statement.where(_in_states(states, now))
     return await _rows(connection, statement.order_by(queue_items.c.id.desc()).limit(limit))
+
+
+async def list_waiting(
+    connection: AsyncConnection,
+    queue_id: int,
+    *,
+    after: tuple[int, int] | None,
+    limit: int,
+    now: datetime,
+) -> list[ItemRow]:
+    """Return what waits in a queue, the next one first, from the first past (priority, id)."""
+    statement = ITEM_SELECT.where(queue_items.c.queue_id == queue_id, open_item, is_waiting(now))
+    if after is not None:
+        statement = statement.where(tuple_(*PLACE) > tuple_(*after))
+    return await _rows(connection, statement.order_by(*PLACE).limit(limit))
+
+
+async def items_of_agent(
+    connection: AsyncConnection, agent_id: int, entity_name: str, *, limit: int, now: datetime
+) -> list[ItemRow]:
+    """Return what an agent holds, the oldest first. It polls queues of its own entity only."""
+    statement = ITEM_SELECT.where(
+        entities.c.name == entity_name,
+        queue_items.c.state.in_(HELD),
+        ~is_waiting(now),
+        queue_items.c.agent_id == agent_id,
+    )
+    return await _rows(connection, statement.order_by(queue_items.c.id).limit(limit))
+
+
+async def places(
+    connection: AsyncConnection, queue_id: int, item_ids: Sequence[int], *, now: datetime
+) -> dict[int, int]:
+    """Return the places of those items that wait, counted from 1, the next one to be popped.
+
+    The items are a page, that is, of each priority they are consecutive ones: two statements count
+    for all of them.
+    """
+    waiting = (queue_items.c.queue_id == queue_id, open_item, is_waiting(now))
+    mine = await connection.execute(
+        select(*PLACE).where(*waiting, queue_items.c.id.in_(item_ids)).order_by(*PLACE)
+    )
+    shown: dict[int, list[int]] = {}
+    for priority, item_id in mine:
+        shown.setdefault(priority, []).append(item_id)
+    if not shown:
+        return {}
+    first_shown = case(
+        {priority: ids[0] for priority, ids in shown.items()}, value=queue_items.c.priority
+    )
+    before = func.sum(case((queue_items.c.id < first_shown, 1), else_=0))
+    counts = await connection.execute(
+        select(queue_items.c.priority, before, func.count())
+        .where(*waiting)
+        .group_by(queue_items.c.priority)
+        .order_by(queue_items.c.priority)
+    )
+    found: dict[int, int] = {}
+    passed = 0
+    for priority, ahead, count in counts:
+        ids = shown.get(priority, ())
+        found |= {item_id: place for place, item_id in enumerate(ids, start=passed + ahead + 1)}
+        passed += count
+    return found
 
 
 async def count_items(

@@ -1,21 +1,41 @@
 """Who holds an item: pop, ack and what a lapsed lease means.
 
 A lapse is never written down. A LEASED row past its expiry counts as PENDING to readers and to the
-next pop, while its first holder may still ack it as long as nobody else took it.
+next pop, and as nobody's: its first holder can neither ack nor fail it any more.
 """
 
-from datetime import datetime
-from typing import Any, Final
+import secrets
+from datetime import datetime, timedelta
+from typing import Final
 
 import msgspec
-from sqlalchemy import BindParameter, ColumnElement, Update, and_, bindparam, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Update,
+    and_,
+    bindparam,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from launch_async.domain.lease import LEASE, ItemEvent, ItemState, move
+from launch_async.domain.lease import CLAIMED_STATES, HELD, LEASE, ItemEvent, ItemState, move
 from launch_async.server.store.tables import UtcDateTime
-from launch_async.server.store.tables.queues import launch_agents, open_item, queue_items
+from launch_async.server.store.tables.queues import (
+    launch_agents,
+    open_item,
+    queue_items,
+    run_queues,
+)
 
 ITEM: Final = "RunQueueItem"
+TOKEN_BYTES: Final = 16
+HEARD_EVERY: Final = timedelta(seconds=5)
+"""An agent that polls many queues is noted once in a while, or its row would be all they do."""
 
 
 class PoppedItem(msgspec.Struct, frozen=True):
@@ -23,6 +43,14 @@ class PoppedItem(msgspec.Struct, frozen=True):
 
     id: int
     run_spec: str
+    lease: str
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """Who speaks of an item: by its lease's token, else (W&B's agents have none) by their user."""
+
+    user_id: int
+    lease: str | None
 
 
 async def pop(
@@ -35,35 +63,62 @@ async def pop(
     locked; SQLite knows no row locks and needs none, as its one writer holds the database
     (BEGIN IMMEDIATE) and omits that clause.
     """
+    lease = secrets.token_hex(TOKEN_BYTES)
     leased = await connection.execute(
-        POP, {"queue": queue_id, "agent": agent_id, "moment": now, "expiry": now + LEASE}
+        POP,
+        {
+            "queue": queue_id,
+            "agent": agent_id,
+            "moment": now,
+            "expiry": now + LEASE,
+            "token": lease,
+        },
     )
     row = leased.one_or_none()
-    if agent_id is not None:
-        await connection.execute(
-            update(launch_agents).where(launch_agents.c.id == agent_id).values(heartbeat_at=now)
-        )
-    return None if row is None else PoppedItem(*row)
+    return None if row is None else PoppedItem(row.id, row.run_spec, lease)
+
+
+async def note_agent(connection: AsyncConnection, agent_id: int, *, now: datetime) -> None:
+    """Note that an agent was heard."""
+    await connection.execute(
+        update(launch_agents)
+        .where(launch_agents.c.id == agent_id, launch_agents.c.heartbeat_at < now - HEARD_EVERY)
+        .values(heartbeat_at=now)
+    )
+
+
+async def has_room(connection: AsyncConnection, queue_id: int, *, now: datetime) -> bool:
+    """Tell whether a queue's limit lets one more item be held; no other pop can tell until we end.
+
+    The limit counts what agents hold. Runs that are resumed count too, but nothing keeps them from
+    exceeding it.
+    """
+    limit = await connection.scalar(
+        select(run_queues.c.concurrency_limit).where(run_queues.c.id == queue_id).with_for_update()
+    )
+    if limit is None:
+        return True
+    held = (
+        select(queue_items.c.id)
+        .where(queue_items.c.queue_id == queue_id, queue_items.c.state.in_(HELD), ~is_waiting(now))
+        .limit(limit)
+        .subquery()
+    )
+    count = await connection.scalar(select(func.count()).select_from(held))
+    return (count or 0) < int(limit)
 
 
 async def ack(
-    connection: AsyncConnection,
-    *,
-    item_id: int,
-    run_name: str,
-    agent_id: int | None,
-    now: datetime,
+    connection: AsyncConnection, *, item_id: int, run_name: str, holder: Holder, now: datetime
 ) -> bool:
-    """Claim a leased item for a run; True again for the same run, False for everybody else.
-
-    W&B's own agent does not say who it is (agent_id None): then the first ack wins.
-    """
+    """Claim a leased item for a run; True again for the same run, False for everybody else."""
     claimed = await connection.execute(
         update(queue_items)
         .where(
             queue_items.c.id == item_id,
             queue_items.c.state == ItemState.LEASED,
-            held_by(agent_id),
+            queue_items.c.lease_expires_at > now,
+            held_by(holder),
         )
         .values(
             state=move(ItemState.LEASED, ItemEvent.ACK),
@@ -77,9 +132,9 @@ async def ack(
     again = await connection.execute(
         select(queue_items.c.id).where(
             queue_items.c.id == item_id,
-            queue_items.c.state.in_([ItemState.CLAIMED, ItemState.RUNNING]),
+            queue_items.c.state.in_(CLAIMED_STATES),
             queue_items.c.run_name == run_name,
-            held_by(agent_id),
+            held_by(holder),
         )
     )
     return again.one_or_none() is not None
@@ -93,9 +148,17 @@ def is_waiting(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     )
 
 
-def held_by(agent_id: int | None) -> ColumnElement[Any]:
-    """Return the condition that this agent holds the item; anybody does who gives no name."""
-    return queue_items.c.id.is_not(None) if agent_id is None else queue_items.c.agent_id == agent_id
+def held_by(holder: Holder) -> ColumnElement[bool]:
+    """Return the condition that this is who popped the item, as far as can be told.
+
+    Without a token, two agents of one user are the same (docs/adr/0007).
+    """
+    if holder.lease is not None:
+        return queue_items.c.lease == holder.lease
+    return ~exists().where(
+        launch_agents.c.id == queue_items.c.agent_id,
+        launch_agents.c.created_by != holder.user_id,
+    )
 
 
 def state_now(state: str, lease_expires_at: datetime | None, now: datetime) -> ItemState:
@@ -128,6 +191,7 @@ def _pop() -> Update:
             agent_id=bindparam("agent"),
             leased_at=bindparam("moment", type_=UtcDateTime),
             lease_expires_at=bindparam("expiry"),
+            lease=bindparam("token"),
         )
         .returning(queue_items.c.id, queue_items.c.run_spec)
     )

@@ -1,28 +1,36 @@
-"""Queues and their resource configs: made, read, changed and deleted."""
+"""Queues: made, read, changed, paused and deleted."""
 
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Select, delete, exists, select, update
+from sqlalchemy import Select, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import decode_number
 from launch_async.server.projects import ProjectRow
-from launch_async.server.run_specs import ARGS_KEYS, RESOURCES, QueueDefaults, read_object
+from launch_async.server.resource_configs import (
+    NewConfig,
+    create_config,
+    drop_unused,
+    find_config,
+)
+from launch_async.server.run_specs import DEFAULT_PRIORITY, QueueDefaults, read_object
 from launch_async.server.store.engine import insert
 from launch_async.server.store.tables.people import entities, users
-from launch_async.server.store.tables.queues import resource_configs, run_queues
+from launch_async.server.store.tables.queues import open_item, queue_items, run_queues
 from launch_async.server.store.tables.runs import projects
-from launch_async.server.template_variables import parse_variables, schema_warnings
+from launch_async.server.template_variables import parse_variables
 
 QUEUE: Final = "RunQueue"
-CONFIG: Final = "DefaultResourceConfig"
 MAX_NAME: Final = 64
 NO_LINKS: Final = '{"links":[]}'
+LINK_SCHEMES: Final = ("http://", "https://")
+PRIORITIZED: Final = "V0"
+UNPRIORITIZED: Final = "DISABLED"
 
 
 class QueueRow(msgspec.Struct, frozen=True):
@@ -38,31 +46,11 @@ class QueueRow(msgspec.Struct, frozen=True):
     prioritization_mode: str
     config_id: int | None
     links: str
+    paused_at: datetime | None
+    concurrency_limit: int | None
     created_by: str | None
     created_at: datetime
     updated_at: datetime
-
-
-class ConfigRow(msgspec.Struct, frozen=True):
-    """A resource config; both documents are JSON text."""
-
-    id: int
-    resource: str
-    config: str
-    template_variables: str
-
-
-class NewConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """A resource config that was checked and can be stored."""
-
-    resource: str
-    config: dict[str, Any]
-    variables: dict[str, Any]
-
-    @property
-    def warnings(self) -> list[str]:
-        """What is legal but probably not meant."""
-        return schema_warnings(self.variables, self.config)
 
 
 QUEUE_SELECT = (
@@ -77,6 +65,8 @@ QUEUE_SELECT = (
         run_queues.c.prioritization_mode,
         run_queues.c.config_id,
         run_queues.c.external_links.label("links"),
+        run_queues.c.paused_at,
+        run_queues.c.concurrency_limit,
         users.c.username.label("created_by"),
         run_queues.c.created_at,
         run_queues.c.updated_at,
@@ -129,20 +119,14 @@ async def require_queue(
     return queue
 
 
-async def find_config(
-    connection: AsyncConnection, entity_id: int, config_id: int
-) -> ConfigRow | None:
-    """Return a resource config of this entity."""
-    rows = await connection.execute(
-        select(
-            resource_configs.c.id,
-            resource_configs.c.resource,
-            resource_configs.c.config,
-            resource_configs.c.template_variables,
-        ).where(resource_configs.c.id == config_id, resource_configs.c.entity_id == entity_id)
+async def takes_priorities(connection: AsyncConnection, queue_id: int) -> bool:
+    """Tell whether a queue orders its items by priority; its mode stays until we end."""
+    mode = await connection.scalar(
+        select(run_queues.c.prioritization_mode)
+        .where(run_queues.c.id == queue_id)
+        .with_for_update(read=True)
     )
-    row = rows.one_or_none()
-    return None if row is None else ConfigRow(*row)
+    return mode == PRIORITIZED
 
 
 async def queue_defaults(connection: AsyncConnection, queue: QueueRow) -> QueueDefaults:
@@ -150,56 +134,14 @@ async def queue_defaults(connection: AsyncConnection, queue: QueueRow) -> QueueD
     found = None
     if queue.config_id is not None:
         found = await find_config(connection, queue.entity_id, queue.config_id)
-    prioritized = queue.prioritization_mode == "V0"
     if found is None:
-        return QueueDefaults(
-            name=queue.name, resource=None, resource_args={}, variables={}, prioritized=prioritized
-        )
+        return QueueDefaults(name=queue.name, resource=None, resource_args={}, variables={})
     return QueueDefaults(
         name=queue.name,
         resource=found.resource,
         resource_args=msgspec.json.decode(found.config).get("resource_args") or {},
         variables=parse_variables(msgspec.json.decode(found.template_variables)),
-        prioritized=prioritized,
     )
-
-
-def check_config(resource: str, config: str, template_variables: str | None) -> NewConfig:
-    """Check a resource config; the ApiError names what is wrong with it."""
-    if resource not in RESOURCES:
-        raise ApiError(f"resource type {resource!r} is not one of {', '.join(RESOURCES)}")
-    document = read_object(config, "the resource config")
-    args = document.setdefault("resource_args", {})
-    known = ARGS_KEYS.get(resource, (resource,))
-    if not isinstance(args, dict) or not set(args) <= set(known):
-        raise ApiError(
-            f"the config of a {resource} queue has the form "
-            f'{{"resource_args": {{"{resource}": {{...}}}}}}'
-        )
-    for key, value in args.items():
-        if not isinstance(value, dict):
-            raise ApiError(f"resource_args.{key} of the config must be an object")
-    variables = read_object(template_variables or "{}", "templateVariables")
-    parse_variables(variables)
-    return NewConfig(resource=resource, config=document, variables=variables)
-
-
-async def create_config(
-    connection: AsyncConnection, entity_id: int, new: NewConfig, *, now: datetime
-) -> int:
-    """Store a resource config and return its row id."""
-    made = await connection.execute(
-        insert(connection, resource_configs)
-        .values(
-            entity_id=entity_id,
-            resource=new.resource,
-            config=msgspec.json.encode(new.config).decode(),
-            template_variables=msgspec.json.encode(new.variables).decode(),
-            created_at=now,
-        )
-        .returning(resource_configs.c.id)
-    )
-    return int(made.scalar_one())
 
 
 async def create_queue(
@@ -258,6 +200,7 @@ async def upsert_queue(
     """Make the queue or change it; None leaves the mode and the links as they are."""
     config_id = await create_config(connection, project.entity_id, config, now=request.now())
     before = await find_queue(connection, project.id, name)
+    links = None if external_links is None else _check_links(external_links)
     if before is None:
         queue_id = await create_queue(
             connection,
@@ -265,7 +208,7 @@ async def upsert_queue(
             project,
             name=name,
             access="PROJECT",
-            prioritization_mode=prioritization_mode or "DISABLED",
+            prioritization_mode=prioritization_mode or UNPRIORITIZED,
             config_id=config_id,
         )
     else:
@@ -273,12 +216,44 @@ async def upsert_queue(
     changes: dict[str, Any] = {"config_id": config_id, "updated_at": request.now()}
     if prioritization_mode is not None:
         changes["prioritization_mode"] = prioritization_mode
-    if external_links is not None:
-        changes["external_links"] = _check_links(external_links)
+    if links is not None:
+        changes["external_links"] = links
     await connection.execute(update(run_queues).where(run_queues.c.id == queue_id).values(changes))
+    if prioritization_mode == UNPRIORITIZED:
+        await _forget_priorities(connection, queue_id)
     if before is not None and before.config_id is not None:
-        await _drop_unused(connection, [before.config_id])
+        await drop_unused(connection, [before.config_id])
     return queue_id
+
+
+async def change_queue(
+    connection: AsyncConnection,
+    queue: QueueRow,
+    *,
+    paused: bool | None,
+    concurrency_limit: int | None,
+    now: datetime,
+) -> QueueRow:
+    """Pause or resume a queue, limit what its agents hold at once (0: no limit); None changes
+    nothing.
+
+    What agents have already goes on. Return the queue as it is now.
+    """
+    changes: dict[str, Any] = {}
+    if paused is not None:
+        changes["paused_at"] = (queue.paused_at or now) if paused else None
+    if concurrency_limit is not None:
+        if concurrency_limit < 0:
+            raise ApiError(
+                f"a concurrency limit of {concurrency_limit} is none; "
+                "give 1 or more, or 0 for no limit, or pause the queue"
+            )
+        changes["concurrency_limit"] = concurrency_limit or None
+    if not changes:
+        return queue
+    changes["updated_at"] = now
+    await connection.execute(update(run_queues).where(run_queues.c.id == queue.id).values(changes))
+    return msgspec.structs.replace(queue, **changes)
 
 
 async def delete_queues(connection: AsyncConnection, queues: Sequence[QueueRow]) -> None:
@@ -286,7 +261,7 @@ async def delete_queues(connection: AsyncConnection, queues: Sequence[QueueRow])
     await connection.execute(
         delete(run_queues).where(run_queues.c.id.in_([queue.id for queue in queues]))
     )
-    await _drop_unused(connection, [q.config_id for q in queues if q.config_id is not None])
+    await drop_unused(connection, [q.config_id for q in queues if q.config_id is not None])
 
 
 def check_queue_name(name: str) -> None:
@@ -301,13 +276,29 @@ def _check_links(text: str) -> str:
     links = read_object(text, "externalLinks").get("links")
     if not isinstance(links, list):
         raise ApiError('externalLinks has the form {"links": [{"label": ..., "url": ...}]}')
+    for number, link in enumerate(links, start=1):
+        label, url = (
+            (link.get("label"), link.get("url")) if isinstance(link, dict) else (None, None)
+        )
+        if not isinstance(label, str) or not isinstance(url, str):
+            raise ApiError(f"external link {number} needs a label and a url, both of them text")
+        if not url.lower().startswith(LINK_SCHEMES):
+            raise ApiError(
+                f"external link {label!r}: its url must begin with {' or '.join(LINK_SCHEMES)}"
+            )
     return text
 
 
-async def _drop_unused(connection: AsyncConnection, config_ids: Sequence[int]) -> None:
-    used = exists().where(run_queues.c.config_id == resource_configs.c.id)
+async def _forget_priorities(connection: AsyncConnection, queue_id: int) -> None:
+    """From now on the order of the pushes counts alone, also for what waits already."""
     await connection.execute(
-        delete(resource_configs).where(resource_configs.c.id.in_(config_ids), ~used)
+        update(queue_items)
+        .where(
+            queue_items.c.queue_id == queue_id,
+            open_item,
+            queue_items.c.priority != DEFAULT_PRIORITY,
+        )
+        .values(priority=DEFAULT_PRIORITY)
     )
 
 

@@ -11,6 +11,10 @@ from launch_async.server.template_variables import TemplateVariable, substitute
 
 SCHEDULER_URI: Final = "placeholder-uri-scheduler"
 API_KEY: Final = "_wandb_api_key"
+RUN_ID: Final = "run_id"
+RESUME_COUNT: Final = "_resume_count"
+"""Agents let a run resume if this is not 0. W&B's counts preemptions with it, and gives up at 5."""
+
 DEFAULT_RESOURCE: Final = "local-container"  # what W&B's agent assumes for a spec without one
 DEFAULT_PRIORITY: Final = 2
 PRIORITIES: Final = {0: "critical", 1: "high", 2: "medium", 3: "low"}
@@ -26,7 +30,15 @@ class QueueDefaults(msgspec.Struct, frozen=True, kw_only=True):
     """Resource type; None for a queue without a config, such as an automatic `default`."""
     resource_args: Mapping[str, Any]
     variables: Mapping[str, TemplateVariable]
-    prioritized: bool
+
+
+class CompletedSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A run spec as an agent will get it."""
+
+    spec: dict[str, Any]
+    own_resource_args: dict[str, Any]
+    """What the item itself brought of its resource_args, by resource: the part that is not the
+    queue's, filled in. An agent trusts the queue's part and checks this one."""
 
 
 def read_object(text: str, what: str) -> dict[str, Any]:
@@ -46,7 +58,7 @@ def complete(
     *,
     author: str,
     template_values: Mapping[str, Any],
-) -> dict[str, Any]:
+) -> CompletedSpec:
     """Check a run spec and return it as an agent will get it.
 
     The queue's config lies under the item's own resource arguments, template variables are filled
@@ -62,26 +74,32 @@ def complete(
     )
     args = substitute(merge(below, own_args), queue.variables, template_values)
     args.setdefault(resource, {})
-    return {
-        **spec,
-        "resource": resource,
-        "resource_args": args,
-        "author": spec.get("author") or author,
-    }
+    return CompletedSpec(
+        spec={
+            **spec,
+            "resource": resource,
+            "resource_args": args,
+            "author": spec.get("author") or author,
+        },
+        own_resource_args=substitute(own_args, queue.variables, template_values),
+    )
 
 
-def check_priority(priority: int | None, queue: QueueDefaults) -> int:
+def again(spec: Mapping[str, Any], *, run_id: str | None) -> dict[str, Any]:
+    """Return the spec for one more try: of a new run, or of `run_id`, which is resumed then."""
+    fresh = {key: value for key, value in spec.items() if key not in {RUN_ID, RESUME_COUNT}}
+    if run_id is None:
+        return fresh
+    return {**fresh, RUN_ID: run_id, RESUME_COUNT: spec.get(RESUME_COUNT) or 1}
+
+
+def check_priority(priority: int | None) -> int:
     """Return the priority in force, or raise an ApiError."""
     if priority is None:
         return DEFAULT_PRIORITY
     if priority not in PRIORITIES:
         names = ", ".join(f"{number} ({name})" for number, name in PRIORITIES.items())
         raise ApiError(f"priority {priority} is not one of {names}")
-    if priority != DEFAULT_PRIORITY and not queue.prioritized:
-        raise ApiError(
-            f"queue {queue.name!r} takes no priorities; "
-            'leave the priority out, or set the queue\'s prioritization mode to "V0"'
-        )
     return priority
 
 

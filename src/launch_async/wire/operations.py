@@ -3,6 +3,9 @@
 LAUNCH_PROJECT = "model-registry"
 """Hidden project of every entity's queues and of the agents' runs."""
 
+LEASE_HEADER = "X-Launch-Async-Lease"
+"""Names the lease that a request follows from, on services that hand leases out (ours)."""
+
 VIEWER = "query Viewer { viewer { id entity username } }"
 
 RUN_QUEUES = """
@@ -44,23 +47,17 @@ mutation popFromRunQueue(
 }
 """
 
+POP_LEASED = POP.replace("runSpec }", "runSpec lease }")
+"""The pop for services whose `POP_FIELDS` has `lease`."""
+
+POP_FIELDS = """
+query PopFields { __type(name: "PopFromRunQueuePayload") { fields { name } } }
+"""
+
 ACK = """
 mutation ackRunQueueItem($itemId: ID!, $runId: String!) {
   ackRunQueueItem(input: { runQueueItemId: $itemId, runName: $runId }) { success }
 }
-"""
-
-ACK_AS = """
-mutation ackRunQueueItem($itemId: ID!, $runId: String!, $agentId: ID) {
-  ackRunQueueItem(input: {
-    runQueueItemId: $itemId, runName: $runId, launchAgentId: $agentId
-  }) { success }
-}
-"""
-"""The ack with its lease's holder, for services whose `ACK_FIELDS` has `launchAgentId`."""
-
-ACK_FIELDS = """
-query AckFields { __type(name: "AckRunQueueItemInput") { inputFields { name } } }
 """
 
 FAIL = """

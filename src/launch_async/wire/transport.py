@@ -101,7 +101,13 @@ class Transport:
         ) as session:
             yield cls(session, base_url=base_url, api_key=api_key, max_tries=max_tries)
 
-    async def execute(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    async def execute(
+        self,
+        document: str,
+        variables: Mapping[str, Any],
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
         """The `data` of one GraphQL operation.
 
         Raises:
@@ -110,7 +116,7 @@ class Transport:
             Unavailable: no useful answer after all tries.
         """
         body = msgspec.json.encode({"query": document, "variables": variables})
-        content = await self._tried("POST", f"{self.base_url}/graphql", body)
+        content = await self._tried("POST", f"{self.base_url}/graphql", body, headers=headers)
         try:
             answer = msgspec.json.decode(content)
         except (msgspec.DecodeError, RecursionError) as error:

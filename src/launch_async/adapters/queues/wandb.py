@@ -51,7 +51,8 @@ class WandbQueueService:
         self._agent_config = agent_config
         self._agent_id: str | None = None
         self._hidden_run: RunRef | None = None
-        self._acks_name_agents: bool | None = None
+        self._leases = False
+        """Whether the service hands out leases with its items: ours does, W&B's does not."""
 
     async def register(self) -> str:
         """Raises `AgentUnfit` when a queue does not exist or the API refuses the agent."""
@@ -89,6 +90,7 @@ class WandbQueueService:
         except _MALFORMED as error:
             msg = f"{self._transport.base_url} answered the registration without an agent"
             raise AgentUnfit(msg) from error
+        self._leases = await self._hands_out_leases()
         self._agent_id = agent_id
         self._hidden_run = RunRef(entity=entity, project=project, run_id=RunId(name))
         return name
@@ -127,7 +129,7 @@ class WandbQueueService:
         """The next item of the queue, or None."""
         with _answering(f"the queue {queue}"):
             answer = await self._transport.execute(
-                operations.POP,
+                operations.POP_LEASED if self._leases else operations.POP,
                 {
                     "entity": queue.entity,
                     "project": queue.project,
@@ -139,10 +141,11 @@ class WandbQueueService:
             if popped is None:
                 return None
             item_id, data = ItemId(popped["runQueueItemId"]), popped.get("runSpec")
+            lease = popped.get("lease")
         try:
             spec = decode_run_spec(data)
         except MalformedError as error:
-            return RejectedItem(id=item_id, queue=queue, message=str(error))
+            return RejectedItem(id=item_id, queue=queue, message=str(error), lease=lease)
         run_id = spec.run_id or new_run_id()
         return Item(
             id=item_id,
@@ -150,41 +153,41 @@ class WandbQueueService:
             run_id=run_id,
             spec=spec,
             popped_at=unix_now(),
-            leased_to=self._agent_id,
+            lease=lease,
         )
 
     async def ack(self, item: Item) -> bool:
         """Claim the item; False when it is somebody else's or gone.
 
-        Names the lease's holder where the service can hear it: an agent that slept through its
-        lease must not claim what another one runs by now, under the same run id even.
+        Shows the lease: an agent that slept through it must not claim what another one runs by
+        now, under the same run id even.
         """
-        document = operations.ACK
-        variables: dict[str, Any] = {"itemId": item.id, "runId": item.run_id}
-        if item.leased_to is not None and await self._hears_holders():
-            document = operations.ACK_AS
-            variables["agentId"] = item.leased_to
         try:
-            answer = await self._transport.execute(document, variables)
+            answer = await self._transport.execute(
+                operations.ACK, {"itemId": item.id, "runId": item.run_id}, headers=_lease_of(item)
+            )
         except RequestRefused as error:
             log.warning("ack refused", item=item.id, reason=str(error))
             return False
         return bool((answer.get("ackRunQueueItem") or {}).get("success"))
 
-    async def fail(self, item_id: ItemId, outcome: Outcome, *, files: Sequence[str]) -> None:
+    async def fail(
+        self, item: Item | RejectedItem, outcome: Outcome, *, files: Sequence[str]
+    ) -> None:
         """Tell that the item failed. A service that does not know the item any more is obeyed."""
         try:
             await self._transport.execute(
                 operations.FAIL,
                 {
-                    "runQueueItemId": item_id,
+                    "runQueueItemId": item.id,
                     "message": outcome.message,
                     "stage": outcome.stage.value,
                     "filePaths": list(files),
                 },
+                headers=_lease_of(item),
             )
         except RequestRefused as error:
-            log.warning("failure report refused", item=item_id, reason=str(error))
+            log.warning("failure report refused", item=item.id, reason=str(error))
 
     async def look_up(self, runs: Sequence[RunRef]) -> Mapping[RunRef, RunView]:
         """State and stop flag of many runs, `RUNS_PER_REQUEST` per request."""
@@ -225,18 +228,12 @@ class WandbQueueService:
         middle = len(runs) // 2
         return {**await self._look_up(runs[:middle]), **await self._look_up(runs[middle:])}
 
-    async def _hears_holders(self) -> bool:
-        """Whether the service knows `launchAgentId` in an ack: ours does, W&B's does not."""
-        if self._acks_name_agents is None:
-            try:
-                answer = await self._transport.execute(operations.ACK_FIELDS, {})
-            except RequestRefused:
-                self._acks_name_agents = False
-            else:
-                fields = (answer.get("__type") or {}).get("inputFields") or ()
-                names = {field["name"] for field in fields}
-                self._acks_name_agents = "launchAgentId" in names
-        return self._acks_name_agents
+    async def _hands_out_leases(self) -> bool:
+        try:
+            answer = await self._transport.execute(operations.POP_FIELDS, {})
+            return "lease" in {field["name"] for field in answer["__type"]["fields"]}
+        except (RequestRefused, *_MALFORMED):
+            return False
 
     async def _queue_ids(self, entity: str) -> list[str]:
         answer = await self._transport.execute(
@@ -254,6 +251,10 @@ class WandbQueueService:
             )
             raise AgentUnfit(msg)
         return [known[queue.name] for queue in self._queues]
+
+
+def _lease_of(item: Item | RejectedItem) -> dict[str, str]:
+    return {} if item.lease is None else {operations.LEASE_HEADER: item.lease}
 
 
 @contextmanager

@@ -70,6 +70,12 @@ def agent_status(agent: AgentRow, _: Info) -> str:
     return agent.status
 
 
+@agent_type.field("online")
+def agent_online(agent: AgentRow, info: Info) -> bool:
+    """Tell whether the agent was heard lately."""
+    return agent.online(request_of(info).now())
+
+
 @agent_type.field("agentConfig")
 def agent_config(agent: AgentRow, _: Info) -> str | None:
     """Return the config that the agent came with."""

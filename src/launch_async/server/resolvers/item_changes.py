@@ -1,4 +1,6 @@
-"""Mutations of queue items: pushed and deleted by people; popped, acked and failed by agents."""
+"""Mutations of queue items: pushed, cancelled, requeued and deleted by people; popped, acked and
+failed by agents.
+"""
 
 from typing import Any
 
@@ -6,15 +8,15 @@ import msgspec
 from ariadne import MutationType, SchemaBindable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from launch_async.server import claims, items, leases, queueing, queues, run_keys
+from launch_async.server import cancels, claims, items, queueing, queues, run_keys
 from launch_async.server.access import Role, require_role
-from launch_async.server.agents import AGENT, find_agent
+from launch_async.server.agents import find_agent
 from launch_async.server.context import Info, Request, request_of
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import decode_number, encode_id
 from launch_async.server.items import ItemRow
 from launch_async.server.leases import ITEM
-from launch_async.server.projects import LAUNCH_PROJECT, find_project
+from launch_async.server.projects import LAUNCH_PROJECT, check_name, find_project
 from launch_async.server.queues import QueueRow
 from launch_async.server.run_specs import without_secrets
 
@@ -23,9 +25,6 @@ mutation = MutationType()
 BINDABLES: list[SchemaBindable] = [mutation]
 
 Json = dict[str, Any]
-
-MAX_RUN_NAME = 128
-NOBODY = 0
 
 
 @mutation.field("pushToRunQueueByName")
@@ -51,7 +50,7 @@ async def push_to_run_queue(_: None, info: Info, input: Json) -> Json:  # noqa: 
 
 @mutation.field("popFromRunQueue")
 async def pop_from_run_queue(_: None, info: Info, input: Json) -> Json | None:  # noqa: A002
-    """Lease the first item; null when there is none or the agent was asked to stop."""
+    """Lease the first item; null when there is none for now or the agent was asked to stop."""
     request = request_of(info)
     given = input.get("launch_agent_id")
     async with request.store.write() as connection:
@@ -63,9 +62,9 @@ async def pop_from_run_queue(_: None, info: Info, input: Json) -> Json | None:  
                 raise ApiError("this agent is not known here; start it again", status=404)
             if agent.stop_polling:
                 return None
-        popped = await leases.pop(
+        popped = await claims.pop_item(
             connection,
-            queue_id=queue.id,
+            queue,
             agent_id=None if agent is None else agent.id,
             now=request.now(),
         )
@@ -74,7 +73,11 @@ async def pop_from_run_queue(_: None, info: Info, input: Json) -> Json | None:  
         spec = msgspec.json.decode(popped.run_spec)
         if request.settings.run_keys:
             spec = await run_keys.with_key(connection, spec, popped.id, now=request.now())
-    return {"run_queue_item_id": encode_id(ITEM, popped.id), "run_spec": spec}
+    return {
+        "run_queue_item_id": encode_id(ITEM, popped.id),
+        "run_spec": spec,
+        "lease": popped.lease,
+    }
 
 
 @mutation.field("ackRunQueueItem")
@@ -82,8 +85,7 @@ async def ack_run_queue_item(_: None, info: Info, input: Json) -> Json:  # noqa:
     """Claim an item for a run."""
     request = request_of(info)
     run_name = input["run_name"]
-    if not 1 <= len(run_name) <= MAX_RUN_NAME or "/" in run_name:
-        raise ApiError(f"{run_name!r} is not a run id: 1 to {MAX_RUN_NAME} characters without '/'")
+    check_name("run", run_name)
     async with request.store.write() as connection:
         item = await _members_item(connection, request, input)
         return {
@@ -92,8 +94,8 @@ async def ack_run_queue_item(_: None, info: Info, input: Json) -> Json:  # noqa:
                 connection,
                 item,
                 run_name=run_name,
-                agent_id=_agent_number(input),
-                entities_of_viewer=request.viewer.entities,
+                lease=request.lease,
+                viewer=request.viewer,
                 now=request.now(),
             )
         }
@@ -113,7 +115,8 @@ async def fail_run_queue_item(_: None, info: Info, input: Json) -> Json:  # noqa
             message=input["message"],
             stage=input["stage"],
             file_paths=input.get("file_paths") or [],
-            agent_id=_agent_number(input),
+            lease=request.lease,
+            viewer=request.viewer,
             now=request.now(),
         )
     return {"success": True}
@@ -133,21 +136,58 @@ async def update_run_queue_item_warning(_: None, info: Info, input: Json) -> Jso
             message=input["message"],
             stage=input["stage"],
             file_paths=input.get("file_paths") or [],
+            lease=request.lease,
+            viewer=request.viewer,
             now=request.now(),
         )
     return {"success": True}
 
 
+@mutation.field("cancelRunQueueItem")
+async def cancel_run_queue_item(_: None, info: Info, input: Json) -> Json:  # noqa: A002
+    """Stop an item that waits; ask the run of one that an agent has claimed to stop."""
+    request = request_of(info)
+    async with request.store.write() as connection:
+        item = await _required_item(connection, request, input)
+        cancelled = await cancels.cancel_item(connection, request, item)
+    return {"success": cancelled.success, "state": cancelled.state}
+
+
+@mutation.field("cancelRunQueueItems")
+async def cancel_run_queue_items(_: None, info: Info, input: Json) -> Json:  # noqa: A002
+    """Cancel all that waits in a queue, and what runs if asked for."""
+    request = request_of(info)
+    async with request.store.read() as connection:
+        queue = await queues.find_queue_by_id(connection, request, input["queue_id"])
+    if queue is None:
+        raise ApiError(f"queue {input['queue_id']!r} not found", status=404)
+    require_role(request.viewer, queue.entity_name, Role.MEMBER)
+    include_running = bool(input.get("include_running"))
+    cancelled = await cancels.cancel_queue(request, queue.id, include_running=include_running)
+    return {"cancelled": cancelled}
+
+
+@mutation.field("requeueRunQueueItem")
+async def requeue_run_queue_item(_: None, info: Info, input: Json) -> Json:  # noqa: A002
+    """Put a new item with an ended one's spec into the queue."""
+    request = request_of(info)
+    async with request.store.write() as connection:
+        item = await _required_item(connection, request, input)
+        keep_run = bool(input.get("keep_run"))
+        number = await queueing.requeue(connection, request, item, keep_run=keep_run)
+    return {"run_queue_item_id": encode_id(ITEM, number)}
+
+
 @mutation.field("deleteFromRunQueue")
 async def delete_from_run_queue(_: None, info: Info, input: Json) -> Json:  # noqa: A002
-    """Delete an item; what it already started goes on."""
+    """Delete an item that no agent has claimed, or that has ended; its run stays."""
     request = request_of(info)
     async with request.store.write() as connection:
         queue = await queues.find_queue_by_id(connection, request, input["queue_id"])
         if queue is not None:
             require_role(request.viewer, queue.entity_name, Role.MEMBER)
         number = decode_number(input["run_queue_item_id"], ITEM)
-        if queue is None or not await claims.delete_item(connection, number, queue_id=queue.id):
+        if queue is None or not await cancels.delete_item(connection, number, queue_id=queue.id):
             raise ApiError("this item is not in that queue", status=404)
     return {"success": True}
 
@@ -171,6 +211,13 @@ async def _members_item(
     return item
 
 
+async def _required_item(connection: AsyncConnection, request: Request, given: Json) -> ItemRow:
+    item = await _members_item(connection, request, given)
+    if item is None:
+        raise ApiError(f"item {given['run_queue_item_id']!r} not found", status=404)
+    return item
+
+
 async def _push(
     connection: AsyncConnection, request: Request, queue: QueueRow, given: Json
 ) -> Json:
@@ -186,12 +233,3 @@ async def _push(
         "run_queue_item_id": encode_id(ITEM, pushed.id),
         "run_spec": msgspec.json.encode(without_secrets(pushed.spec)).decode(),
     }
-
-
-def _agent_number(given: Json) -> int | None:
-    """Return which agent speaks; one that nobody can be holds no item, which is no error."""
-    agent = given.get("launch_agent_id")
-    try:
-        return None if agent is None else decode_number(agent, AGENT)
-    except ApiError:
-        return NOBODY

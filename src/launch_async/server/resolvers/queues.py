@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from ariadne import MutationType, ObjectType, SchemaBindable
 
-from launch_async.server import items, queues
+from launch_async.server import items, queues, resource_configs
 from launch_async.server.access import Role, require_role
 from launch_async.server.context import Info, request_of
 from launch_async.server.errors import ApiError
@@ -17,7 +17,8 @@ from launch_async.server.projects import (
     ensure_project,
     resolve_entity,
 )
-from launch_async.server.queues import CONFIG, QUEUE, ConfigRow, QueueRow
+from launch_async.server.queues import QUEUE, UNPRIORITIZED, QueueRow
+from launch_async.server.resource_configs import CONFIG, ConfigRow
 
 mutation = MutationType()
 project_type = ObjectType("Project")
@@ -62,6 +63,12 @@ def queue_links(queue: QueueRow, _: Info) -> Any:
     return msgspec.json.decode(queue.links)
 
 
+@queue_type.field("isPaused")
+def queue_is_paused(queue: QueueRow, _: Info) -> bool:
+    """Tell whether its items wait for somebody to resume it."""
+    return queue.paused_at is not None
+
+
 @queue_type.field("resource")
 async def queue_resource(queue: QueueRow, info: Info) -> str | None:
     """Return its resource type."""
@@ -75,7 +82,7 @@ async def queue_config(queue: QueueRow, info: Info) -> ConfigRow | None:
     if queue.config_id is None:
         return None
     async with request_of(info).store.read() as connection:
-        return await queues.find_config(connection, queue.entity_id, queue.config_id)
+        return await resource_configs.find_config(connection, queue.entity_id, queue.config_id)
 
 
 @queue_type.field("itemCounts")
@@ -94,7 +101,7 @@ async def default_resource_config(
 ) -> ConfigRow | None:
     """Return an entity's config by its opaque id."""
     async with request_of(info).store.read() as connection:
-        return await queues.find_config(connection, entity.id, decode_number(id, CONFIG))
+        return await resource_configs.find_config(connection, entity.id, decode_number(id, CONFIG))
 
 
 @config_type.field("id")
@@ -126,12 +133,14 @@ def config_variables(config: ConfigRow, _: Info) -> list[dict[str, Any]]:
 async def create_default_resource_config(_: None, info: Info, input: Json) -> Json:  # noqa: A002
     """Store a config that a queue may then be made with."""
     request = request_of(info)
-    config = queues.check_config(
+    config = resource_configs.check_config(
         input["resource"], input["config"], input.get("template_variables")
     )
     async with request.store.write() as connection:
         entity = await resolve_entity(connection, request, input["entity_name"], need=Role.ADMIN)
-        number = await queues.create_config(connection, entity.id, config, now=request.now())
+        number = await resource_configs.create_config(
+            connection, entity.id, config, now=request.now()
+        )
     return {"default_resource_config_id": encode_id(CONFIG, number), "success": True}
 
 
@@ -156,7 +165,7 @@ async def create_run_queue(_: None, info: Info, input: Json) -> Json:  # noqa: A
             project,
             name=input["queue_name"],
             access=input["access"],
-            prioritization_mode=input.get("prioritization_mode") or "DISABLED",
+            prioritization_mode=input.get("prioritization_mode") or UNPRIORITIZED,
             config_id=None if given_config is None else decode_number(given_config, CONFIG),
         )
     return {"success": True, "queue_id": encode_id(QUEUE, number)}
@@ -166,7 +175,7 @@ async def create_run_queue(_: None, info: Info, input: Json) -> Json:  # noqa: A
 async def upsert_run_queue(_: None, info: Info, input: Json) -> Json:  # noqa: A002
     """Make or change a queue."""
     request = request_of(info)
-    config = queues.check_config(
+    config = resource_configs.check_config(
         input["resource_type"], input["resource_config"], input.get("template_variables")
     )
     async with request.store.write() as connection:
@@ -188,6 +197,25 @@ async def upsert_run_queue(_: None, info: Info, input: Json) -> Json:  # noqa: A
         "config_schema_validation_errors": config.warnings,
         "queue_id": encode_id(QUEUE, number),
     }
+
+
+@mutation.field("updateRunQueue")
+async def update_run_queue(_: None, info: Info, input: Json) -> Json:  # noqa: A002
+    """Pause, resume or limit a queue."""
+    request = request_of(info)
+    async with request.store.write() as connection:
+        queue = await queues.find_queue_by_id(connection, request, input["queue_id"])
+        if queue is None:
+            raise ApiError(f"queue {input['queue_id']!r} not found", status=404)
+        require_role(request.viewer, queue.entity_name, Role.ADMIN)
+        changed = await queues.change_queue(
+            connection,
+            queue,
+            paused=input.get("paused"),
+            concurrency_limit=input.get("concurrency_limit"),
+            now=request.now(),
+        )
+    return {"run_queue": changed}
 
 
 @mutation.field("deleteRunQueues")
