@@ -25,9 +25,18 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
     default=Path(".launch-async"),
     help="Folder of the database and the files.",
 )
+@click.option(
+    "--database-url",
+    envvar="LAUNCH_ASYNC_DATABASE_URL",
+    show_envvar=True,
+    help="postgresql://USER@HOST:PORT/DATABASE; one with a password belongs into the variable, "
+    "as arguments are no secret. Default: SQLite in the folder.",
+)
 @click.option("--public-url", help="Address in links. Default: as the client asked.")
 @click.option("-v", "--verbose", count=True, help="More logs.")
-def server(listen: str, data: Path, public_url: str | None, verbose: int) -> None:
+def server(
+    listen: str, data: Path, database_url: str | None, public_url: str | None, verbose: int
+) -> None:
     """Serve queues, jobs, agents and runs to the wandb client.
 
     The first start makes the user `local`, whose key is kept in DATA/api-key.
@@ -37,7 +46,13 @@ def server(listen: str, data: Path, public_url: str | None, verbose: int) -> Non
         host, port = address_of(listen, "--listen")
     except ConfigError as error:
         raise UsageFault(str(error)) from error
-    settings = Settings(data_dir=data.absolute(), host=host, port=port, public_url=public_url)
+    settings = Settings(
+        data_dir=data.absolute(),
+        host=host,
+        port=port,
+        database_url=database_url,
+        public_url=public_url,
+    )
 
     async def main() -> int:
         return await _serve(settings)
