@@ -140,7 +140,12 @@ async def test_a_files_address_works_for_members_of_that_artifact_only(
     def address(collection: str, *ids: str) -> str:
         return f"/artifactsV2/default/tester/Art/{collection}/{'/'.join(ids)}/{digest}/a%20b%25.txt"
 
-    for path in (address("data", made, made), address("data", made), f"/artifacts/tester/{digest}"):
+    for path in (
+        address("data", made, made),
+        address("data", made),
+        f"/artifactsV2/default/tester/{made}/{digest}",
+        f"/artifacts/tester/{digest}",
+    ):
         got = await http.send("GET", path, headers=member)
         assert (got.status, got.body) == (200, b"hello")
         stranger = {"Authorization": f"Bearer {key}"}

@@ -1,6 +1,7 @@
 """GET of single artifact files, for clients that hold a manifest entry but no signed address.
 
 /artifactsV2/{region}/{entity}/{project}/{collection}/[{artifact}/]{birth artifact}/{md5}/{name}
+/artifactsV2/{region}/{entity}/{birth artifact}/{md5}         from clients before 0.28
 /artifacts/{entity}/{md5}
 """
 
@@ -27,6 +28,8 @@ from launch_async.server.store.tables.people import entities
 from launch_async.server.store.tables.runs import projects
 
 MD5: Final = re.compile(r"[0-9a-f]{32}")
+OLDER: Final = 4
+"""Path segments that older clients send."""
 SHORTEST: Final = 7
 """Path segments without the artifact's own id; with it there is one more."""
 
@@ -37,6 +40,9 @@ def routes(services: Services) -> list[web.RouteDef]:
     async def get_v2(request: web.Request) -> web.StreamResponse:
         _, _, *segments = request.rel_url.raw_path.split("/")
         parts = [unquote(segment) for segment in segments]
+        if len(parts) == OLDER:
+            _, entity, _, md5 = parts
+            return await send_any(request, entity, md5)
         if len(parts) < SHORTEST:
             raise ApiError("this is not the address of an artifact file", status=404)
         # The name may hold blanks and per cent signs, but no slash: the client sends its last part.
@@ -53,7 +59,10 @@ def routes(services: Services) -> list[web.RouteDef]:
 
     async def get_v1(request: web.Request) -> web.StreamResponse:
         names = request.match_info
-        key = await _readable_key(services, request, names["entity"], names["md5"], true())
+        return await send_any(request, names["entity"], names["md5"])
+
+    async def send_any(request: web.Request, entity: str, md5: str) -> web.StreamResponse:
+        key = await _readable_key(services, request, entity, md5, true())
         return await send_blob(request, services, key, filename=None)
 
     return [

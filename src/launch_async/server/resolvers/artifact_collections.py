@@ -93,12 +93,22 @@ async def resolve_type_collections(
 
 
 @kind.field("artifactCollection")
+@kind.field("artifactSequence")
 async def resolve_type_collection(parent: Json, info: Info, name: str) -> Json | None:
     """Return a collection of a type by name."""
     row: TypeRow = parent["row"]
     async with request_of(info).store.read() as connection:
         found = await rows.named_collection(connection, row.project_id, name)
     return None if found is None or found.type_id != row.id else collection_shape(found)
+
+
+@kind.field("artifact")
+async def resolve_type_artifact(parent: Json, info: Info, name: str) -> Json | None:
+    """Return a version of a type by name."""
+    row: TypeRow = parent["row"]
+    async with request_of(info).store.read() as connection:
+        found = await rows.named_artifact(connection, row.project_id, name)
+    return None if found is None or found.collection.type_id != row.id else artifact_shape(found)
 
 
 @collection.field("project")

@@ -71,7 +71,7 @@ async def resolve_client_id(_: None, info: Info, client_id: str) -> Json | None:
 
 
 @project_type.field("artifact")
-async def resolve_named_artifact(row: ProjectRow, info: Info, name: str) -> Json | None:
+async def resolve_named_artifact(row: ProjectRow, info: Info, name: str, **_: Any) -> Json | None:
     """Return a version by name."""
     async with request_of(info).store.read() as connection:
         found = await rows.named_artifact(connection, row.id, name)
