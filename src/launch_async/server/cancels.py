@@ -26,7 +26,7 @@ from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
 from launch_async.server.items import ItemRow, load_item
 from launch_async.server.projects import ensure_project
-from launch_async.server.queueing import ask_run_to_stop
+from launch_async.server.queueing import ask_item_to_stop, ask_run_to_stop
 from launch_async.server.runs import insert_run
 from launch_async.server.store import Store
 from launch_async.server.store.tables.people import entities
@@ -154,15 +154,10 @@ async def _cancel_claimed(
         lost = state is ItemState.CLAIMED
         event = ItemEvent.CANCEL_LOST if lost else ItemEvent.RUN_STOPPED
         await _end(connection, item, event, now=now)
+    elif await ask_item_to_stop(connection, item.id):
+        await ask_run_to_stop(connection, run_id, stop=True)
+        return Cancelled(success=True, state=state)
     else:
-        asked = await connection.execute(
-            update(queue_items)
-            .where(queue_items.c.id == item.id, queue_items.c.state.in_(CLAIMED_STATES))
-            .values(stop_requested=True)
-        )
-        if asked.rowcount == 1:
-            await ask_run_to_stop(connection, run_id, stop=True)
-            return Cancelled(success=True, state=state)
         await give_up_run(connection, item, now=now)  # its agent spoke first
     after = await load_item(connection, item.id)
     ended = ItemState.STOPPED if after is None else ItemState(after.state)

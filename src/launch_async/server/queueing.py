@@ -7,7 +7,15 @@ import msgspec
 from sqlalchemy import Row, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from launch_async.domain.lease import ENDED, EndedBy, ItemEvent, ItemState, move, run_event
+from launch_async.domain.lease import (
+    CLAIMED_STATES,
+    ENDED,
+    EndedBy,
+    ItemEvent,
+    ItemState,
+    move,
+    run_event,
+)
 from launch_async.server.access import Role
 from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
@@ -188,6 +196,16 @@ async def follow_run(
         .where(queue_items.c.id == item.id, queue_items.c.state == before)
         .values(values)
     )
+
+
+async def ask_item_to_stop(connection: AsyncConnection, item_id: int) -> bool:
+    """Note that an item that an agent has claimed shall stop; False for any other."""
+    asked = await connection.execute(
+        update(queue_items)
+        .where(queue_items.c.id == item_id, queue_items.c.state.in_(CLAIMED_STATES))
+        .values(stop_requested=True)
+    )
+    return asked.rowcount == 1
 
 
 async def ask_run_to_stop(connection: AsyncConnection, run_id: int, *, stop: bool) -> None:

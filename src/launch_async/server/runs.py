@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from launch_async.domain.lease import ItemState
+from launch_async.domain.lease import CLAIMED_STATES
 from launch_async.server import queueing
 from launch_async.server.access import Role, require_role, require_run_write
 from launch_async.server.context import Request
@@ -34,7 +34,6 @@ from launch_async.server.store.engine import insert
 from launch_async.server.store.tables.people import entities
 from launch_async.server.store.tables.runs import projects, run_alerts, run_files, runs
 
-ABOUT_TO_START = (ItemState.CLAIMED, ItemState.RUNNING)
 RUN_NAME_LENGTH = 8
 RUN_NAME_ALPHABET = string.ascii_lowercase + string.digits
 
@@ -214,23 +213,25 @@ async def request_stop(connection: AsyncConnection, request: Request, storage_id
     """Ask a run to stop: its process hears it with its next file_stream, its agent by a query.
 
     A run that an agent has claimed an item for may be stopped before it says a word: it is made
-    then, so that both hear of the stop. One that ended already is no error.
+    then, so that both hear of the stop. One that ended already is no error; if it is to be resumed,
+    its next life is stopped.
     """
     run_name, project_name, entity_name = decode_run_id(storage_id)
     entity = await resolve_entity(connection, request, entity_name, need=Role.MEMBER)
     claimed = await queueing.item_of_run(
         connection, entity=entity.name, project=project_name, run_name=run_name
     )
-    if claimed is not None and claimed.state in ABOUT_TO_START:
+    at_an_agent = claimed is not None and claimed.state in CLAIMED_STATES
+    if at_an_agent:
         place = await ensure_project(
             connection, entity.id, project_name, user_id=request.viewer.user_id
         )
         await insert_run(connection, request, place, run_name, {})
     run = await require_members_run(connection, request, storage_id)
-    if not run.ended:
-        await connection.execute(
-            update(runs).where(runs.c.id == run.id).values(stop_requested=True)
-        )
+    if at_an_agent or not run.ended:
+        await queueing.ask_run_to_stop(connection, run.id, stop=True)
+    if claimed is not None:
+        await queueing.ask_item_to_stop(connection, claimed.id)
 
 
 async def delete_run(connection: AsyncConnection, run: RunRow, *, now: datetime) -> list[int]:
