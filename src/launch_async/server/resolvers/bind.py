@@ -14,6 +14,7 @@ from launch_async.server.resolvers import (
     audit,
     item_changes,
     items,
+    older,
     projects,
     queues,
     run_changes,
@@ -38,6 +39,7 @@ BINDABLES: list[SchemaBindable] = [
     *artifacts.BINDABLES,
     *artifact_collections.BINDABLES,
     *artifact_changes.BINDABLES,
+    *older.BINDABLES,
     *audit.BINDABLES,
     *run_key_gate.BINDABLES,  # the last: it looks at every resolver there is
 ]
