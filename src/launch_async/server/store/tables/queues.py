@@ -134,6 +134,13 @@ Index(
     postgresql_where=open_item,
 )
 
+Index(
+    None,
+    queue_items.c.requeued_from,
+    sqlite_where=queue_items.c.requeued_from.is_not(None),
+    postgresql_where=queue_items.c.requeued_from.is_not(None),
+)
+
 queue_item_warnings = Table(
     "queue_item_warnings",
     metadata,
