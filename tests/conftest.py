@@ -16,11 +16,15 @@ from typing import NoReturn
 
 import pytest
 
+from databases import REMEDY as POSTGRES_REMEDY
+from databases import Postgres, find_postgres
+
 CI = os.environ.get("CI") == "true"
 ENGINE_REMEDY = "start one with `make docker-up` (root)"
 IMAGES_REMEDY = "make it with `make images`"
 
 ENGINE = pytest.StashKey["DockerEngine"]()
+POSTGRES = pytest.StashKey[Postgres | None]()
 
 
 class DockerEngine:
@@ -71,15 +75,39 @@ def find_engine() -> DockerEngine | None:
     return None
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--database",
+        choices=["sqlite", "postgres", "both"],
+        default="both",
+        help="databases to run the server's tests on (default: both)",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[ENGINE] = find_engine()
+    wanted = config.getoption("--database") != "sqlite"
+    config.stash[POSTGRES] = find_postgres() if wanted else None
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    engine = config.stash[ENGINE]
-    if engine is None:
-        return [f"missing: no Docker engine, its tests {_verdict()}; {ENGINE_REMEDY}"]
-    return [f"docker: {engine.version} on {engine.url}"]
+    engine, postgres = config.stash[ENGINE], config.stash[POSTGRES]
+    lines = [f"missing: no Docker engine, its tests {_verdict()}; {ENGINE_REMEDY}"]
+    if engine is not None:
+        lines = [f"docker: {engine.version} on {engine.url}"]
+    if config.getoption("--database") != "sqlite" and postgres is None:
+        lines.append(f"missing: no PostgreSQL, its tests {_verdict()}; {POSTGRES_REMEDY}")
+    return lines
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "database" not in metafunc.fixturenames:
+        return
+    chosen = metafunc.config.getoption("--database")
+    names = ["sqlite", "postgres"] if chosen == "both" else [chosen]
+    if metafunc.definition.get_closest_marker("any_database"):
+        names = names[:1]
+    metafunc.parametrize("database", names, indirect=True, scope="session")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -115,6 +143,21 @@ def python_image(docker_engine: DockerEngine) -> str:
 def wandb_image(docker_engine: DockerEngine) -> str:
     """Python with the wandb client installed."""
     return _image(docker_engine, "launch-async-test/wandb:latest")
+
+
+@pytest.fixture(scope="session")
+def postgres(pytestconfig: pytest.Config) -> Postgres:
+    """A PostgreSQL that makes databases for tests."""
+    found = pytestconfig.stash[POSTGRES]
+    if found is None:
+        _miss(f"no PostgreSQL answers: {POSTGRES_REMEDY}")
+    return found
+
+
+@pytest.fixture(scope="session")
+def database(request: pytest.FixtureRequest) -> Postgres | None:
+    """What the server under test keeps its data in; None is SQLite."""
+    return request.getfixturevalue("postgres") if request.param == "postgres" else None
 
 
 def _image(engine: DockerEngine, tag: str) -> str:

@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import aiohttp
-import anyio
 import pytest
 from anyio.from_thread import start_blocking_portal
 from server_harness import (
@@ -13,14 +12,30 @@ from server_harness import (
     Server,
     Template,
     WandbClient,
-    make_template,
+    open_template,
     running_server,
 )
 
+from databases import Postgres
+from launch_async.server.graphql import GraphQL
+from launch_async.server.resolvers.bind import BINDABLES
+
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return anyio.run(make_template, tmp_path_factory.mktemp("template"))
+def graphql() -> GraphQL:
+    return GraphQL.load(BINDABLES)
+
+
+@pytest.fixture(scope="session")
+def template(
+    tmp_path_factory: pytest.TempPathFactory, graphql: GraphQL, database: Postgres | None
+) -> Iterator[Template]:
+    folder = tmp_path_factory.mktemp("template")
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(open_template(folder, graphql, database)) as template,
+    ):
+        yield template
 
 
 @pytest.fixture

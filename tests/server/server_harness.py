@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ from anyio.from_thread import BlockingPortal
 from sqlalchemy import text
 from yarl import URL
 
+from databases import Postgres
 from launch_async.server.access import Role, Viewer
 from launch_async.server.app import listening
 from launch_async.server.blobs import Blobs
 from launch_async.server.context import Request
 from launch_async.server.graphql import GraphQL
-from launch_async.server.resolvers.bind import BINDABLES
 from launch_async.server.services import Services, open_services
 from launch_async.server.settings import Settings
 from launch_async.server.store import Store
@@ -67,25 +67,53 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
             return list((await connection.execute(text(sql), parameters)).all())
 
 
-class Template(msgspec.Struct, frozen=True):
-    """A data folder with one user in it, made once and copied for each server."""
+class Template(msgspec.Struct, frozen=True, kw_only=True):
+    """A data folder and a database with one user in it, made once and copied for each server."""
 
     folder: Path
     key: str
     user_id: int
     graphql: GraphQL
+    postgres: Postgres | None
+    """None: the database is SQLite's, in the folder."""
+    database_url: str | None
+
+    @asynccontextmanager
+    async def copied(self, data_dir: Path, **settings: Any) -> AsyncGenerator[Settings]:
+        """Lend a copy that a server, or one after the other, may run on while the block lasts."""
+        shutil.copytree(self.folder, data_dir)
+        chosen = Settings(data_dir=data_dir, port=0, **settings)
+        if self.postgres is None:
+            yield chosen
+            return
+        async with self.postgres.database(self.database_url) as url:
+            yield msgspec.structs.replace(chosen, database_url=url)
 
 
-async def make_template(folder: Path) -> Template:
-    """Make the data folder that servers start from."""
-    services = await open_services(Settings(data_dir=folder))
-    try:
-        async with services.store.write() as connection:
-            user_id = await create_user(connection, USERNAME, email="t@example.com", admin=True)
-            key = await create_api_key(connection, user_id, "tests")
-    finally:
-        await services.close()
-    return Template(folder, key, user_id, GraphQL.load(BINDABLES))
+@asynccontextmanager
+async def open_template(
+    folder: Path, graphql: GraphQL, postgres: Postgres | None
+) -> AsyncGenerator[Template]:
+    """Make what servers start from."""
+    async with AsyncExitStack() as stack:
+        url = None
+        if postgres is not None:
+            url = await stack.enter_async_context(postgres.database())
+        services = await open_services(Settings(data_dir=folder, database_url=url))
+        try:
+            async with services.store.write() as connection:
+                user_id = await create_user(connection, USERNAME, email="t@example.com", admin=True)
+                key = await create_api_key(connection, user_id, "tests")
+        finally:
+            await services.close()
+        yield Template(
+            folder=folder,
+            key=key,
+            user_id=user_id,
+            graphql=graphql,
+            postgres=postgres,
+            database_url=url,
+        )
 
 
 @asynccontextmanager
@@ -93,18 +121,24 @@ async def running_server(
     data_dir: Path, template: Template, **settings: Any
 ) -> AsyncGenerator[Server]:
     """Run a server with one user on a free port of the loopback."""
-    shutil.copytree(template.folder, data_dir)
-    chosen = Settings(data_dir=data_dir, port=0, **settings)
+    async with template.copied(data_dir, **settings) as chosen, served(chosen, template) as server:
+        yield server
+
+
+@asynccontextmanager
+async def served(settings: Settings, template: Template) -> AsyncGenerator[Server]:
+    """Run a server on a copy of the template."""
     services = Services(  # as open_services does, but the template was migrated once for all
-        settings=chosen,
-        store=Store.connect(chosen.database()),
-        blobs=Blobs.open(chosen.blobs()),
+        settings=settings,
+        store=Store.connect(settings.database()),
+        blobs=Blobs.open(settings.blobs()),
         signer=UrlSigner(
-            (data_dir / "secret").read_bytes(), lifetime_seconds=chosen.url_lifetime_seconds
+            (settings.data_dir / "secret").read_bytes(),
+            lifetime_seconds=settings.url_lifetime_seconds,
         ),
     )
     try:
-        async with listening(services, chosen, graphql=template.graphql) as url:
+        async with listening(services, settings, graphql=template.graphql) as url:
             yield Server(url=url, key=template.key, user_id=template.user_id, services=services)
     finally:
         await services.close()

@@ -1,5 +1,6 @@
 """A server that is killed in the middle of everything loses nothing that it had confirmed."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,17 +15,20 @@ import msgspec
 import pytest
 from artifact_harness import ArtifactClient, b64
 from launch_harness import Launch
-from server_harness import Http, Server, Template, running_server
+from server_harness import Http, Server, Template, served
 
 from launch_async.server.app import listening, open_services
+from launch_async.server.settings import Settings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.acceptance]
 
 SERVE = """
-import pathlib, sys, anyio
+import os, pathlib, sys, anyio
 from launch_async.server.app import open_services, serve
 from launch_async.server.settings import Settings
-settings = Settings(data_dir=pathlib.Path(sys.argv[1]), port=0)
+settings = Settings(
+    data_dir=pathlib.Path(sys.argv[1]), port=0, database_url=os.environ.get("DATABASE_URL")
+)
 async def main():
     await serve(await open_services(settings), settings, started=lambda url: print(url, flush=True))
 anyio.run(main)
@@ -32,10 +36,13 @@ anyio.run(main)
 
 
 @asynccontextmanager
-async def doomed(folder: Path) -> AsyncGenerator[tuple[str, subprocess.Popen[str]]]:
+async def doomed(settings: Settings) -> AsyncGenerator[tuple[str, subprocess.Popen[str]]]:
     """Run a server as a process that can be killed."""
-    command = [sys.executable, "-c", SERVE, str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-c", SERVE, str(settings.data_dir)]
+    environment = dict(os.environ)
+    if settings.database_url is not None:
+        environment["DATABASE_URL"] = settings.database_url
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             assert process.stdout is not None
             yield (await anyio.to_thread.run_sync(process.stdout.readline)).strip(), process
@@ -44,12 +51,16 @@ async def doomed(folder: Path) -> AsyncGenerator[tuple[str, subprocess.Popen[str
 
 
 async def test_what_was_confirmed_outlives_a_kill(tmp_path: Path, template: Template) -> None:
-    folder = tmp_path / "s"
-    async with running_server(folder, template) as prepared:
-        pass
+    async with template.copied(tmp_path / "s") as settings:
+        await kill_and_look(settings, template)
+
+
+async def kill_and_look(settings: Settings, template: Template) -> None:
     confirmed: list[int] = []
     uploaded: list[bytes] = []
-    async with doomed(folder) as (url, process), aiohttp.ClientSession() as session:
+    async with served(settings, template) as prepared:
+        pass
+    async with doomed(settings) as (url, process), aiohttp.ClientSession() as session:
         http = Http(session, msgspec.structs.replace(prepared, url=url))
         launch, artifacts = Launch(http), ArtifactClient(http)
         item = await launch.claimed("r1")
@@ -90,7 +101,7 @@ async def test_what_was_confirmed_outlives_a_kill(tmp_path: Path, template: Temp
                 await enough.acquire()
             process.send_signal(signal.SIGKILL)
 
-    async with again(folder, prepared) as server, aiohttp.ClientSession() as session:
+    async with again(prepared) as server, aiohttp.ClientSession() as session:
         http = Http(session, server)
         for run, lines in enumerate(confirmed):
             (row,) = await server.rows(
@@ -114,7 +125,7 @@ async def test_what_was_confirmed_outlives_a_kill(tmp_path: Path, template: Temp
 
 
 @asynccontextmanager
-async def again(folder: Path, before: Server) -> AsyncGenerator[Server]:
+async def again(before: Server) -> AsyncGenerator[Server]:
     """Start a server of ours on what the killed one left."""
     services = await open_services(before.services.settings)
     try:

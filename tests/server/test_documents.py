@@ -2,9 +2,8 @@
 
 import pytest
 from client_documents import client_document
-from server_harness import Template
 
-from launch_async.server.graphql import GraphQLErrors
+from launch_async.server.graphql import GraphQL, GraphQLErrors
 
 RUN_SIDE = (
     "CreateProject.python",
@@ -127,17 +126,17 @@ LAUNCH_SIDE = (
 
 
 @pytest.mark.parametrize("name", RUN_SIDE + LAUNCH_SIDE)
-def test_a_document_of_the_client_is_valid(template: Template, name: str) -> None:
-    template.graphql.check(client_document(name))
+def test_a_document_of_the_client_is_valid(graphql: GraphQL, name: str) -> None:
+    graphql.check(client_document(name))
 
 
-def test_a_document_is_checked_once(template: Template) -> None:
+def test_a_document_is_checked_once(graphql: GraphQL) -> None:
     text = client_document("Viewer.core")
-    assert template.graphql.check(text) is template.graphql.check(text)
+    assert graphql.check(text) is graphql.check(text)
 
 
 def test_an_unknown_field_is_refused_in_the_words_that_the_client_looks_for(
-    template: Template,
+    graphql: GraphQL,
 ) -> None:
     with pytest.raises(GraphQLErrors, match="Cannot query field 'nonsense'"):
-        template.graphql.check("{ viewer { nonsense } }")
+        graphql.check("{ viewer { nonsense } }")

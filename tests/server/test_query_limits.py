@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
 from client_documents import client_documents
 from graphql import get_introspection_query, parse
@@ -55,11 +56,8 @@ def test_documents_of_clients_agents_and_tools_are_small_enough() -> None:
 async def test_a_query_that_takes_too_long_is_cut_off_and_harms_nobody(
     tmp_path: Path, template: Template
 ) -> None:
-    hasty = Template(
-        template.folder,
-        template.key,
-        template.user_id,
-        GraphQL(template.graphql.schema, query_seconds=0.05),
+    hasty = msgspec.structs.replace(
+        template, graphql=GraphQL(template.graphql.schema, query_seconds=0.05)
     )
     inner = (
         "id historyTail eventsTail files { edges { node { id } } } user { teams { __typename } }"

@@ -6,7 +6,7 @@ from pathlib import Path
 import aiohttp
 import anyio
 import pytest
-from server_harness import Template, running_server
+from server_harness import Template, running_server, served
 
 from launch_async.server.app import open_services, serve
 from launch_async.server.settings import Settings
@@ -64,13 +64,13 @@ async def test_a_server_listens_on_every_address(tmp_path: Path, template: Templ
 
 
 async def test_what_was_kept_is_there_after_a_restart(tmp_path: Path, template: Template) -> None:
-    async with running_server(tmp_path / "s", template) as first:
-        signer = first.services.signer
-        query = signer.query("GET", "runs/1/1", None)
-    services = await open_services(Settings(data_dir=tmp_path / "s", port=0))
-    pairs = dict(pair.split("=") for pair in query.split("&"))
-    services.signer.check("GET", "runs/1/1", pairs)
-    await services.close()
+    async with template.copied(tmp_path / "s") as settings:
+        async with served(settings, template) as first:
+            query = first.services.signer.query("GET", "runs/1/1", None)
+            pairs = dict(pair.split("=") for pair in query.split("&"))
+        services = await open_services(settings)
+        services.signer.check("GET", "runs/1/1", pairs)
+        await services.close()
 
 
 async def test_a_body_past_the_limit_is_a_413(tmp_path: Path, template: Template) -> None:
