@@ -65,8 +65,8 @@ async def test_a_revoked_key_is_refused(http: Http, server: Server) -> None:
     assert (await http.ask("{ viewer { id } }", key)).status == 200
     ((key_id,),) = await server.rows("select id from api_keys where description = 'to be revoked'")
     async with server.services.store.write() as connection:
-        assert await revoke_api_key(connection, key_id)
-        assert not await revoke_api_key(connection, key_id)
+        assert await revoke_api_key(connection, key_id, user_id=server.user_id)
+        assert not await revoke_api_key(connection, key_id, user_id=server.user_id)
     assert (await http.ask("{ viewer { id } }", key)).status == 401
 
 

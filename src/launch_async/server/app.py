@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from launch_async.server import artifact_files, artifact_uploads, files, filestream
+from launch_async.server import admin_api, artifact_files, artifact_uploads, files, filestream
 from launch_async.server.auth import authenticate
 from launch_async.server.context import Request
 from launch_async.server.crashes import watch_for_crashes
@@ -30,6 +30,7 @@ __all__ = ["Services", "create_app", "open_services", "serve"]
 
 SERVICES = web.AppKey("services", Services)
 GRAPHQL = web.AppKey("graphql", GraphQL)
+AUTHOR_HEADER = "X-Wandb-Username"
 
 
 def create_app(
@@ -54,6 +55,7 @@ def create_app(
             web.get("/healthz", get_health),
         ]
     )
+    app.add_routes(admin_api.routes(services, settings.admin_key))
     app.add_routes(Storage(services, rules).routes())
     app.add_routes(artifact_files.routes(services))
     app.add_routes(pages.routes(services))
@@ -103,6 +105,7 @@ async def request_for(request: web.Request) -> Request:
         blobs=services.blobs,
         urls=Urls(base, services.signer),
         settings=services.settings,
+        author=request.headers.get(AUTHOR_HEADER),
         lease=request.headers.get(LEASE_HEADER),
     )
 

@@ -35,6 +35,7 @@ async def record(
     action: str,
     entity: str,
     subject: str,
+    /,
     **details: Any,
 ) -> None:
     """Note what the viewer did in an entity: `queue.pause` of a queue's name, for example.
@@ -50,6 +51,7 @@ async def note(
     action: str,
     entity: str | None,
     subject: str,
+    /,
     **details: Any,
 ) -> None:
     """Note what somebody did; an entity of None stands for the server's own matters."""

@@ -24,6 +24,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     blobs: Blobs
     urls: Urls
     settings: Settings
+    author: str | None = None
+    """The user for whom a service account says that it works."""
     lease: str | None = None
     """The token of the lease that an agent speaks of; W&B's agents have none."""
 

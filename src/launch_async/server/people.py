@@ -9,10 +9,11 @@ from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.access import Role
-from launch_async.server.context import utc_now
+from launch_async.server.context import Request, utc_now
 from launch_async.server.errors import ApiError
 from launch_async.server.store.engine import insert
 from launch_async.server.store.tables.people import api_keys, entities, memberships, users
+from launch_async.server.users import digest_of
 
 
 class Person(msgspec.Struct, frozen=True):
@@ -118,8 +119,9 @@ async def keys_of(
     connection: AsyncConnection, user_id: int, *, after_id: int = 0, limit: int
 ) -> list[KeyInfo]:
     """Return a user's keys in force by row id, from the first past `after_id`."""
+    columns: list[Any] = [api_keys.c[name] for name in KeyInfo.__struct_fields__]
     rows = await connection.execute(
-        select(api_keys.c.id, api_keys.c.hint, api_keys.c.description, api_keys.c.created_at)
+        select(*columns)
         .where(
             api_keys.c.user_id == user_id,
             api_keys.c.revoked_at.is_(None),
@@ -129,6 +131,32 @@ async def keys_of(
         .limit(limit)
     )
     return [KeyInfo(*row) for row in rows]
+
+
+async def author_of_run(connection: AsyncConnection, request: Request, entity_id: int) -> int:
+    """Return whose a new run is: the viewer's, or the member's whom a service account names."""
+    viewer, named = request.viewer, request.author
+    if not viewer.service or not named:
+        return viewer.user_id
+    member = await connection.scalar(
+        select(users.c.id)
+        .join(memberships, memberships.c.user_id == users.c.id)
+        .where(users.c.username == named, memberships.c.entity_id == entity_id)
+    )
+    return viewer.user_id if member is None else int(member)
+
+
+async def key_info(connection: AsyncConnection, key: str) -> KeyInfo:
+    """Return what is known of a key that is in force."""
+    columns: list[Any] = [api_keys.c[name] for name in KeyInfo.__struct_fields__]
+    rows = await connection.execute(select(*columns).where(api_keys.c.digest == digest_of(key)))
+    return KeyInfo(*rows.one())
+
+
+async def personal_entity(connection: AsyncConnection, user_id: int) -> int:
+    """Return the row id of a user's own entity."""
+    rows = await connection.execute(select(entities.c.id).where(entities.c.user_id == user_id))
+    return int(rows.scalar_one())
 
 
 async def delete_person(connection: AsyncConnection, user_id: int) -> None:

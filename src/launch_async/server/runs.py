@@ -15,6 +15,7 @@ from launch_async.server.access import Role, require_role, require_run_write
 from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import decode_run_id
+from launch_async.server.people import author_of_run
 from launch_async.server.projects import (
     DEFAULT_PROJECT,
     ProjectRow,
@@ -104,7 +105,7 @@ async def insert_run(
         "name": run_name,
         "state": "pending",
         "stop_requested": False,
-        "user_id": request.viewer.user_id,
+        "user_id": await author_of_run(connection, request, project.entity_id),
         "created_at": now,
         "heartbeat_at": now,
         "history_lines": 0,

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import msgspec
 
+from launch_async.domain.secret import Secret
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How one server process listens and where it keeps things."""
@@ -28,6 +30,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     blobs_url: str | None = None
     """Where blobs go: a folder, file://, s3://, gs:// or az://. Default: in `data_dir`."""
+
+    admin_key: Secret[str] | None = None
+    """Opens the admin API, /admin/v1/, to who holds it. None: there is no such API."""
 
     url_lifetime_seconds: int = 24 * 3600
     """How long a signed upload or download address is good for; as long as W&B's own."""

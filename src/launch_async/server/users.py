@@ -94,8 +94,11 @@ async def create_api_key(
 
 async def add_api_key(
     connection: AsyncConnection, user_id: int, key: str, description: str | None = None
-) -> None:
-    """Let an existing key stand for a user. Twice does no harm; 409 when it is another user's."""
+) -> bool:
+    """Let an existing key stand for a user; twice does no harm. 409 when it is another user's.
+
+    Tells whether the key is in force: one that was revoked stays so.
+    """
     if len(key) < 2 * KEY_BYTES:
         raise ApiError(f"a key has {2 * KEY_BYTES} or more characters, not {len(key)}")
     await connection.execute(
@@ -109,18 +112,24 @@ async def add_api_key(
         )
         .on_conflict_do_nothing()
     )
-    owner = await connection.scalar(
-        select(api_keys.c.user_id).where(api_keys.c.digest == digest_of(key))
+    rows = await connection.execute(
+        select(api_keys.c.user_id, api_keys.c.revoked_at).where(api_keys.c.digest == digest_of(key))
     )
-    if owner != user_id:
+    kept = rows.one()
+    if kept.user_id != user_id:
         raise ApiError("this key is another user's; take a fresh one", status=409)
+    return kept.revoked_at is None
 
 
-async def revoke_api_key(connection: AsyncConnection, key_id: int) -> bool:
-    """Refuse a key from now on; tell whether there was one to refuse."""
+async def revoke_api_key(connection: AsyncConnection, key_id: int, *, user_id: int) -> bool:
+    """Refuse a user's key from now on; tell whether there was one to refuse."""
     result = await connection.execute(
         update(api_keys)
-        .where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
+        .where(
+            api_keys.c.id == key_id,
+            api_keys.c.user_id == user_id,
+            api_keys.c.revoked_at.is_(None),
+        )
         .values(revoked_at=utc_now())
     )
     return result.rowcount == 1
