@@ -7,6 +7,8 @@ import pytest
 from client_documents import client_document
 from server_harness import Http
 
+from launch_async.server.ids import encode_run_id
+
 pytestmark = pytest.mark.anyio
 
 PROJECT = {"entity": "tester", "project": "proj"}
@@ -44,6 +46,105 @@ async def test_pages_follow_each_other_in_either_order(http: Http) -> None:
         assert data["project"]["runCount"] == 7
 
 
+async def summed_up(http: Http, **summaries: Any) -> None:
+    for name, summary in summaries.items():
+        text = summary if isinstance(summary, str) else json.dumps(summary)
+        await make(http, name, summaryMetrics=text, config=json.dumps({"lr": {"value": len(name)}}))
+
+
+ORDERS = {
+    "+summary_metrics.loss": ["none", "nan", "low", "mid", "high", "text"],
+    "-summary_metrics.loss": ["text", "high", "mid", "low", "nan", "none"],
+    "summary_metrics.deep.er": ["low", "mid", "high", "text", "none", "nan"],
+    "+name": ["high", "low", "mid", "nan", "none", "text"],
+    "-display_name": ["text", "none", "nan", "mid", "low", "high"],
+    "-config.lr.value": ["text", "none", "high", "nan", "mid", "low"],
+    "+config.lr": ["low", "mid", "nan", "high", "none", "text"],
+    "-group": ["text", "nan", "none", "high", "mid", "low"],
+    "heartbeat_at": ["low", "mid", "high", "none", "nan", "text"],
+    "-state": ["text", "nan", "none", "high", "mid", "low"],
+    "-exitcode": ["text", "nan", "none", "high", "mid", "low"],
+}
+"""Runs by what they are ordered by; alike ones, and what is missing, as they were made."""
+
+
+async def test_runs_come_in_the_order_asked_for_page_by_page(http: Http) -> None:
+    await summed_up(
+        http,
+        low={"loss": -1.5},
+        mid={"loss": 2},
+        high={"loss": 10**16},
+        none={"deep": {"er": 1}},
+        nan='{"loss": NaN, "deep.er": 2}',
+        text={"loss": "a"},
+    )
+    await make(http, "text", groupName="g")
+    for order, expected in ORDERS.items():
+        seen: list[str] = []
+        cursor = None
+        more = True
+        while more:
+            data = await http.data(
+                client_document("Runs.lazy"), **PROJECT, order=order, perPage=2, cursor=cursor
+            )
+            page = data["project"]["runs"]
+            seen += [edge["node"]["name"] for edge in page["edges"]]
+            cursor = page["edges"][-1]["cursor"]
+            more = page["pageInfo"]["hasNextPage"]
+        assert seen == expected, order
+
+
+async def test_a_page_stays_where_it_is_while_runs_come_and_go(http: Http) -> None:
+    await make(http, "b", "d", "f", "h")
+    where = {**PROJECT, "order": "+name", "perPage": 2}
+    first = (await http.data(client_document("Runs.lazy"), **where))["project"]["runs"]
+    assert [edge["node"]["name"] for edge in first["edges"]] == ["b", "d"]
+    await make(http, "a", "c", "e")
+    run_id = encode_run_id("d", "proj", "tester")
+    await http.data(client_document("DeleteRun.plain"), id=run_id)
+    cursor = first["edges"][-1]["cursor"]
+    assert await names_of(http, order="+name", cursor=cursor) == ["e", "f", "h"]
+
+
+async def test_runs_are_found_by_what_their_scripts_told(http: Http) -> None:
+    await make(http, "a", config='{"lr":{"value":0.1},"net.depth":{"value":3}}', tags=["x"])
+    await make(http, "b", config='{"lr":{"value":"0.1"},"net":{"value":{"depth":3}}}', notes="n")
+    await make(http, "c", config='{"lr":{"value":NaN}}')
+    await http.stream("b", {"complete": True, "exitcode": 1})
+    expected: dict[str, Any] = {
+        "a": [
+            {"config.lr": 0.1},
+            {"config.lr.value": {"$lt": 1}},
+            {"tags": {"$in": ["x", "y"]}},
+            {"tags": "x", "username": "tester", "entity": "tester", "project": "proj"},
+        ],
+        "b": [
+            {"config.lr": {"$regex": "^0"}},
+            {"exitcode": 1, "duration": {"$lt": 60}},
+            {"notes": {"$exists": True}},
+            {"state": {"$in": ["failed", "crashed"]}},
+        ],
+        "c": [
+            {"$and": [{"config.lr": None}, {"created_at": {"$gt": "2020-01-01"}}]},
+            {"config.net.depth": {"$exists": False}},
+            {"$nor": [{"display_name": {"$regex": "A|B", "$options": "i"}}]},
+        ],
+        "ba": [
+            {"config.net.depth": 3},
+            {"config.lr": {"$not": {"$exists": False}}, "name": {"$ne": "c"}},
+        ],
+        "": [
+            {"createdAt": {"$gt": 4_000_000_000}},
+            {"heartbeatAt": {"$lt": "2020-01-01T00:00:00Z"}},
+            {"$not": {"state": {"$nin": []}}},
+        ],
+        "cba": [{}, {"$or": [{"$and": []}]}, {"tags": {"$ne": "y"}}],
+    }
+    for names, filters in expected.items():
+        for each in filters:
+            assert "".join(await names_of(http, each)) == names, each
+
+
 async def test_filters_choose(http: Http) -> None:
     await make(http, "a", groupName="g1", jobType="train")
     await make(http, "b", groupName="g2", jobType="train")
@@ -58,23 +159,23 @@ async def test_filters_choose(http: Http) -> None:
     assert await names_of(http, {"username": "tester"}) == ["b", "a"]
 
 
+async def test_a_filter_that_is_not_understood_is_a_400(http: Http) -> None:
+    await make(http, "a")
+    reply = await http.ask(client_document("Runs.lazy"), **PROJECT, filters='{"loss":{"$gt":1}}')
+    assert reply.status == 400
+    assert "no field 'loss'" in reply.json()["errors"][0]["message"]
+
+
 @pytest.mark.parametrize(
-    "filters",
+    "variables",
     [
-        {"config.lr.value": 1},
-        {"$or": [{"name": "a"}, {"name": "b"}]},
-        {"name": {"$regex": "a"}},
-        {"state": 3},
-        [],
+        {"order": "+loss"},
+        {"order": "tags"},
+        {"order": "++name"},
+        {"cursor": "x"},
+        {"cursor": "WyJhIiwxXQ=="},  # one of an order by name
     ],
 )
-async def test_a_filter_that_is_not_understood_is_a_400(http: Http, filters: Any) -> None:
-    await make(http, "a")
-    reply = await http.ask(client_document("Runs.lazy"), **PROJECT, filters=json.dumps(filters))
-    assert reply.status == 400
-
-
-@pytest.mark.parametrize("variables", [{"order": "+summary_metrics.loss"}, {"cursor": "x"}])
 async def test_an_order_or_cursor_that_is_not_understood_is_a_400(
     http: Http, variables: dict[str, str]
 ) -> None:

@@ -1,39 +1,53 @@
-"""Lists of runs: which filters and orders are understood. Others are refused, never ignored.
+"""Lists of runs: filtered, in any order, in pages that stay where they are while runs come."""
 
-Filters are W&B's MongoDB-like JSON; only conjunctions of equalities are served.
-"""
-
+import base64
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, false, func, select
+import msgspec
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.errors import ApiError
-from launch_async.server.json_text import read_json
 from launch_async.server.projects import ProjectRow
+from launch_async.server.run_fields import field_of, sort_keys
+from launch_async.server.run_filters import conditions
 from launch_async.server.run_rows import RunRow, run_of, run_select
+from launch_async.server.store.tables import UtcDateTime
 from launch_async.server.store.tables.people import users
 from launch_async.server.store.tables.runs import runs
 
-COLUMN_OF_FILTER: dict[str, ColumnElement[Any]] = {
-    "name": runs.c.name,
-    "display_name": runs.c.display_name,
-    "displayName": runs.c.display_name,
-    "state": runs.c.state,
-    "group": runs.c.group_name,
-    "job_type": runs.c.job_type,
-    "jobType": runs.c.job_type,
-    "sweep": runs.c.sweep_name,
-    "sweepName": runs.c.sweep_name,
-    "username": users.c.username,
-}
-OLDEST_FIRST = frozenset({"+created_at", "created_at", "+createdAt", "createdAt"})
-MAX_CHOICES = 1000
-MAX_CONDITIONS = 100  # SQLite takes expressions of a thousand levels
-MAX_DEPTH = 16
-NEWEST_FIRST = frozenset({"-created_at", "-createdAt"})
+NEWEST_FIRST = "-created_at"
 
-Condition = ColumnElement[bool]
+
+class ListedRun(msgspec.Struct, frozen=True):
+    """A run in a list, and where to go on after it."""
+
+    run: RunRow
+    cursor: str
+
+
+class Order:
+    """What a list is sorted by: a field, then the row id, so that no two runs are alike."""
+
+    def __init__(self, text: str | None, project: ProjectRow, *, sqlite: bool) -> None:
+        text = text or NEWEST_FIRST
+        self._down = text.startswith("-")
+        name = text.removeprefix("-").removeprefix("+")
+        if name == "tags":
+            raise ApiError("runs cannot be ordered by their tags")
+        field = field_of(name, project, sqlite=sqlite)
+        self.keys: list[Any] = [*sort_keys(field, sqlite=sqlite), runs.c.id]
+
+    def by(self) -> list[Any]:
+        """Return the ORDER BY."""
+        return [key.desc() for key in self.keys] if self._down else self.keys
+
+    def past(self, cursor: str) -> Any:
+        """Return the condition for what comes after a cursor; 400 when it is none of this order."""
+        values = _read_cursor(cursor, [_type_of(key) for key in self.keys])
+        here, there = tuple_(*self.keys), tuple_(*values, types=[key.type for key in self.keys])
+        return here < there if self._down else here > there
 
 
 async def list_runs(
@@ -42,16 +56,26 @@ async def list_runs(
     *,
     filters: str | None,
     order: str | None,
-    after_id: int,
+    after: str | None,
     limit: int,
-) -> list[RunRow]:
-    """Return runs past the one with row id `after_id`, in order of their making."""
-    newest_first = _newest_first(order)
-    statement = run_select().where(*conditions(project, filters))
-    if after_id:
-        statement = statement.where(runs.c.id < after_id if newest_first else runs.c.id > after_id)
-    statement = statement.order_by(runs.c.id.desc() if newest_first else runs.c.id).limit(limit)
-    return [run_of(row, project) for row in await connection.execute(statement)]
+) -> list[ListedRun]:
+    """Return runs past a cursor; without an order the newest first."""
+    sorting = Order(order, project, sqlite=connection.dialect.name == "sqlite")
+    chosen = await conditions(connection, project, filters)
+    if after:
+        chosen.append(sorting.past(after))
+    # Sorted without what the runs hold: a config may be long.
+    page = (
+        select(runs.c.id, *(key.label(None) for key in sorting.keys))
+        .join(users, users.c.id == runs.c.user_id, isouter=True)
+        .where(*chosen)
+        .order_by(*sorting.by())
+        .limit(limit)
+    )
+    cursors = {row[0]: _cursor(row[1:]) for row in await connection.execute(page)}
+    found = await connection.execute(run_select().where(runs.c.id.in_(cursors)))
+    rows = {row.id: run_of(row, project) for row in found}
+    return [ListedRun(rows[run_id], cursor) for run_id, cursor in cursors.items()]
 
 
 async def count_runs(connection: AsyncConnection, project: ProjectRow, filters: str | None) -> int:
@@ -60,62 +84,22 @@ async def count_runs(connection: AsyncConnection, project: ProjectRow, filters: 
         select(func.count())
         .select_from(runs)
         .join(users, users.c.id == runs.c.user_id, isouter=True)
-        .where(*conditions(project, filters))
+        .where(*await conditions(connection, project, filters))
     )
     return await connection.scalar(statement) or 0
 
 
-def conditions(project: ProjectRow, filters: str | None) -> list[Condition]:
-    """Return the WHERE of a list; 400 for a filter that is not understood."""
-    return [runs.c.project_id == project.id, *_understand(_parse(filters))]
+def _type_of(key: Any) -> Any:
+    return datetime if isinstance(key.type, UtcDateTime) else key.type.python_type
 
 
-def _parse(filters: str | None) -> Any:
-    return read_json(filters) if filters else {}
+def _cursor(values: Any) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(list(values))).decode()
 
 
-def _understand(part: Any, depth: int = 0) -> list[Condition]:
-    if not isinstance(part, dict):
-        raise ApiError("run filters are a JSON object")
-    if depth > MAX_DEPTH:
-        raise ApiError("these run filters are nested too deeply")
-    found: list[Condition] = []
-    for key, value in part.items():
-        if key == "$and" and isinstance(value, list):
-            for inner in value:
-                found += _understand(inner, depth + 1)
-        elif key == "$or" and isinstance(value, list) and len(value) == 1:
-            found += _understand(value[0], depth + 1)
-        else:
-            found.append(_equality(key, value))
-    if len(found) > MAX_CONDITIONS:
-        raise ApiError(f"run filters have at most {MAX_CONDITIONS} conditions here")
-    return found
-
-
-def _equality(key: str, value: Any) -> Condition:
-    column = COLUMN_OF_FILTER.get(key)
-    if column is None:
-        known = ", ".join(sorted(COLUMN_OF_FILTER))
-        raise ApiError(f"runs cannot be filtered by {key!r} here; by {known} they can")
-    match value:
-        case str() | None:
-            return column.is_(None) if value is None else column == value
-        case {"$eq": str(wanted)}:
-            return column == wanted
-        case {"$ne": str(unwanted)}:
-            return column.is_distinct_from(unwanted)
-        case {"$in": list(choices)} if len(choices) <= MAX_CHOICES and all(
-            isinstance(choice, str) for choice in choices
-        ):
-            return column.in_(choices) if choices else false()
-        case _:
-            raise ApiError(f"the filter on {key!r} is not understood here; use a text or $in")
-
-
-def _newest_first(order: str | None) -> bool:
-    if not order:
-        return True
-    if order in OLDEST_FIRST | NEWEST_FIRST:
-        return order in NEWEST_FIRST
-    raise ApiError(f"runs cannot be ordered by {order!r} here; by created_at they can")
+def _read_cursor(cursor: str, types: list[Any]) -> Any:
+    try:
+        text = base64.urlsafe_b64decode(cursor)
+        return msgspec.json.decode(text, type=tuple[tuple(types)])  # type: ignore[misc]
+    except (ValueError, msgspec.DecodeError) as error:
+        raise ApiError(f"{cursor!r} is no cursor of a list in this order") from error

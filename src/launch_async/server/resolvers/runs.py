@@ -73,13 +73,21 @@ async def resolve_runs(
             row,
             filters=filters,
             order=order,
-            after_id=page_start(after),
+            after=after,
             limit=size + 1,
         )
-        total = await run_list.count_runs(connection, row, filters)
     shown = found[:size]
-    cursors = [str(one.id) for one in shown]
-    return connection_of(shown, cursors, has_next=len(found) > size, total_count=total)
+
+    async def total_count(_info: Info) -> int:
+        async with request_of(info).store.read() as connection:
+            return await run_list.count_runs(connection, row, filters)
+
+    return connection_of(
+        [listed.run for listed in shown],
+        [listed.cursor for listed in shown],
+        has_next=len(found) > size,
+        total_count=total_count,
+    )
 
 
 @project.field("runCount")

@@ -1,0 +1,199 @@
+"""What runs can be filtered and ordered by, under each name by which clients ask for it."""
+
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, case, cast, extract, func, literal
+from sqlalchemy import Float as SqlFloat
+
+from launch_async.server.errors import ApiError
+from launch_async.server.json_columns import JsonPlace
+from launch_async.server.projects import ProjectRow
+from launch_async.server.store.tables.people import users
+from launch_async.server.store.tables.runs import runs
+
+MAX_KEYS = 16
+UNASKABLE = frozenset('"\\').union(map(chr, range(32)))  # escaped in JSON; see json_columns
+MILLISECONDS_FROM = 100_000_000_000  # as seconds this is the year 5138
+DOCUMENTS = {
+    "config": "config",
+    "summary_metrics": "summary",
+    "summaryMetrics": "summary",
+    "summary": "summary",
+}
+TEXTS: dict[str, ColumnElement[Any]] = {
+    "name": runs.c.name,
+    "display_name": runs.c.display_name,
+    "displayName": runs.c.display_name,
+    "state": runs.c.state,
+    "group": runs.c.group_name,
+    "group_name": runs.c.group_name,
+    "groupName": runs.c.group_name,
+    "job_type": runs.c.job_type,
+    "jobType": runs.c.job_type,
+    "sweep": runs.c.sweep_name,
+    "sweep_name": runs.c.sweep_name,
+    "sweepName": runs.c.sweep_name,
+    "notes": runs.c.notes,
+    "description": runs.c.description,
+    "host": runs.c.host,
+    "program": runs.c.program,
+    "repo": runs.c.repo,
+    "commit": runs.c.git_commit,
+    "username": users.c.username,
+    "user": users.c.username,
+}
+TIMES: dict[str, ColumnElement[Any]] = {
+    "created_at": runs.c.created_at,
+    "createdAt": runs.c.created_at,
+    "heartbeat_at": runs.c.heartbeat_at,
+    "heartbeatAt": runs.c.heartbeat_at,
+    "updated_at": runs.c.heartbeat_at,
+    "updatedAt": runs.c.heartbeat_at,
+    "finished_at": runs.c.finished_at,
+    "finishedAt": runs.c.finished_at,
+}
+NUMBERS: dict[str, ColumnElement[Any]] = {
+    "exitcode": runs.c.exit_code,
+    "exit_code": runs.c.exit_code,
+    "historyLineCount": runs.c.history_lines,
+}
+DURATIONS = frozenset({"duration", "runtime"})
+PLAIN_NAMES = sorted({*TEXTS, *TIMES, *NUMBERS, *DURATIONS, "entity", "project", "tags"})
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Kind(Enum):
+    """What a column holds, and so what it can be compared with."""
+
+    TEXT = "a text"
+    NUMBER = "a number"
+    TIME = "a time such as 2026-01-31T12:00:00Z"
+
+
+COLUMNS = {Kind.TEXT: TEXTS, Kind.TIME: TIMES, Kind.NUMBER: NUMBERS}
+
+
+class Column(msgspec.Struct, frozen=True):
+    """A field that is a column, or computed from columns."""
+
+    kind: Kind
+    expression: Any
+
+    def read(self, value: Any) -> Any:
+        """Return a value that the column can be compared with; ValueError when it is none."""
+        match self.kind, value:
+            case Kind.TEXT, str():
+                return value
+            case Kind.NUMBER, int() | float() if not isinstance(value, bool):
+                return value
+            case Kind.TIME, str() | int() | float() if not isinstance(value, bool):
+                return _moment(value)
+            case _:
+                raise ValueError(f"it is compared with {self.kind.value}")
+
+
+class JsonField(msgspec.Struct, frozen=True):
+    """A field inside a JSON document. Users write dots for nested keys, and in keys: the first
+    place is the nested one, the second the key with dots in it."""
+
+    places: tuple[JsonPlace, ...]
+
+
+Field = Column | JsonField
+
+
+def field_of(name: str, project: ProjectRow, *, sqlite: bool) -> Field:
+    """Return the field that clients call `name`; 400 when there is none."""
+    plain = _column(name, project, sqlite=sqlite)
+    if plain is not None:
+        return plain
+    if name == "tags":
+        return JsonField((JsonPlace(runs.c.tags, (), sqlite=sqlite),))
+    section, _, rest = name.partition(".")
+    if section in DOCUMENTS and rest:
+        column = DOCUMENTS[section]
+        text = func.coalesce(runs.c[f"{column}_plain"], runs.c[column])
+        ways = _ways(section, rest)
+        return JsonField(tuple(JsonPlace(text, keys, sqlite=sqlite) for keys in ways))
+    known = ", ".join(PLAIN_NAMES)
+    raise ApiError(
+        f"runs have no field {name!r} here; they have {known}, config.KEY and summary_metrics.KEY"
+    )
+
+
+def _column(name: str, project: ProjectRow, *, sqlite: bool) -> Column | None:
+    for kind, columns in COLUMNS.items():
+        if name in columns:
+            return Column(kind, columns[name])
+    if name in DURATIONS:
+        return Column(Kind.NUMBER, _duration(sqlite=sqlite))
+    if name in {"entity", "project"}:
+        return Column(Kind.TEXT, literal(project.entity_name if name == "entity" else project.name))
+    return None
+
+
+def sort_keys(field: Field, *, sqlite: bool) -> list[ColumnElement[Any]]:
+    """Return what runs are sorted by, never NULL; what is missing comes first."""
+    if isinstance(field, JsonField):
+        first, *others = field.places
+        parts = (JsonPlace.rank, JsonPlace.number, JsonPlace.text)
+        return [
+            case((first.exists(), part(first)), else_=part(others[0])) if others else part(first)
+            for part in parts
+        ]
+    known: Any = field.expression
+    nothing: Any = EPOCH
+    if field.kind is Kind.NUMBER:
+        known, nothing = cast(known, SqlFloat), 0.0
+    if field.kind is Kind.TEXT:
+        known, nothing = (known if sqlite else known.collate("C")), ""
+    if not getattr(field.expression, "nullable", True):
+        return [known]
+    return [case((known.is_(None), 0), else_=1), func.coalesce(known, nothing)]
+
+
+def _ways(section: str, rest: str) -> list[tuple[str, ...]]:
+    keys = tuple(rest.split("."))
+    if "" in keys or len(keys) > MAX_KEYS:
+        raise ApiError(f"{rest!r} is no path of 1 to {MAX_KEYS} keys with dots between them")
+    if not UNASKABLE.isdisjoint(rest):
+        raise ApiError(
+            f"a key with quotes, backslashes or control characters cannot be asked for: {rest!r}"
+        )
+    if section != "config":
+        return [keys] if len(keys) == 1 else [keys, (rest,)]
+    # Each entry of a config is {"value": ...}; users leave that out, W&B's page does not.
+    if len(keys) == 1:
+        return [(*keys, "value")]
+    if keys[1] == "value":
+        return [keys]
+    flat = rest.removesuffix(".value")
+    return [(keys[0], "value", *keys[1:]), (flat, "value")]
+
+
+def _duration(*, sqlite: bool) -> ColumnElement[float]:
+    """Seconds from the start to the end, or to the last word so far."""
+    end = func.coalesce(runs.c.finished_at, runs.c.heartbeat_at)
+    if sqlite:
+        days = func.julianday(end) - func.julianday(runs.c.created_at)
+        return func.round(days * 86400.0, 3, type_=SqlFloat)
+    return cast(extract("epoch", end - runs.c.created_at), SqlFloat)
+
+
+def _moment(value: str | float) -> datetime:
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"{value!r} is no {Kind.TIME.value.removeprefix('a ')}") from error
+    seconds = value / 1000 if abs(value) >= MILLISECONDS_FROM else value
+    try:
+        return EPOCH + timedelta(seconds=seconds)
+    except (OverflowError, ValueError) as error:
+        raise ValueError(f"{value!r} is no {Kind.TIME.value.removeprefix('a ')}") from error
