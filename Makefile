@@ -17,7 +17,7 @@ UP     := $(BIN)/launch-async up --data $(DATA) $(if $(PORT),--port $(PORT)) $(i
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: help run dev check lint lint-ruff lint-mypy lint-pyright lint-imports test format clean \
-        docker-up docker-down images
+        docker-up docker-down postgres-up postgres-down images
 
 help:
 	@echo "launch-async: make TARGET"
@@ -56,11 +56,13 @@ lint-pyright: .venv/.installed-dev
 lint-imports: .venv/.installed-dev
 	@$(BIN)/lint-imports --no-logo
 
-test: .venv/.installed-dev ## Run the whole suite, with a Docker engine if there can be one [ARGS="-k name" WORKERS=n]
+test: .venv/.installed-dev ## Run the whole suite, with a Docker engine and PostgreSQL if they can be had [ARGS="-k name" WORKERS=n]
 	@scripts/docker-engine up && scripts/test-images || { \
 	    echo "make test: the tests that need Docker are skipped (see the line above)" >&2; test "$$CI" != true; }
 	@scripts/client-environments || { \
 	    echo "make test: the tests of older wandb clients are skipped (see the line above)" >&2; test "$$CI" != true; }
+	@scripts/postgres up >/dev/null || { \
+	    echo "make test: the tests on PostgreSQL are skipped (see the line above)" >&2; test "$$CI" != true; }
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 format: .venv/.installed-dev ## Format the code and mend what ruff can mend
@@ -72,6 +74,12 @@ docker-up: ## Start a Docker engine for the tests (root; nothing if one answers)
 
 docker-down: ## Stop the engine that docker-up started
 	@scripts/docker-engine down
+
+postgres-up: ## Start a PostgreSQL for the tests and print its URL (nothing if ours answers)
+	@scripts/postgres up
+
+postgres-down: ## Stop the PostgreSQL that postgres-up started
+	@scripts/postgres down
 
 images: ## Make the images that the Docker tests run
 	@scripts/test-images
