@@ -159,9 +159,9 @@ async def test_a_stranger_reaches_neither_queue_nor_item(
     push = {**WHERE, "queueName": "q", "runSpec": '{"entity": "tester"}'}
     pop = {"entity": "tester", "project": "model-registry", "queueName": "q"}
     told = {"runQueueItemId": item, "message": "m", "stage": "run"}
-    assert (await ask("pushToRunQueueByName.api", **push))[0] == 404
+    assert (await ask("pushToRunQueueByName.api", **push))[0] == 403
     assert (await ask("pushToRunQueue.api", queueID=queue_id, runSpec="{}"))[0] == 404
-    assert (await ask("popFromRunQueue.api", **pop, launchAgentId=agent))[0] == 404
+    assert (await ask("popFromRunQueue.api", **pop, launchAgentId=agent))[0] == 403
     assert (await ask("DeleteRunQueue.jobs", id=queue_id))[0] == 404
     gone = {"queueID": queue_id, "runQueueItemId": item}
     assert (await ask("DeleteFromRunQueue.jobs", **gone))[0] == 404

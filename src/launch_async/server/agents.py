@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, case, delete, select, update
+from sqlalchemy import ColumnElement, bindparam, case, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.domain.lease import SILENCE
@@ -57,6 +57,27 @@ class AgentRow(msgspec.Struct, frozen=True):
     def online(self, now: datetime) -> bool:
         """Tell whether the agent takes items, as far as it was heard."""
         return self.status != KILLED and self.heartbeat_at >= now - SILENCE
+
+
+class PollingAgent(msgspec.Struct, frozen=True):
+    """An agent that asks for an item."""
+
+    id: int
+    stop_polling: bool
+    heartbeat_at: datetime
+
+
+POLLING_AGENT: Final = (
+    select(
+        launch_agents.c.id,
+        entities.c.name.label("entity"),
+        launch_agents.c.stop_polling,
+        launch_agents.c.heartbeat_at,
+    )
+    .join(projects, projects.c.id == launch_agents.c.project_id)
+    .join(entities, entities.c.id == projects.c.entity_id)
+    .where(launch_agents.c.id == bindparam("number"))
+)
 
 
 async def register_agent(
@@ -123,6 +144,20 @@ async def find_agent(
         return None
     found = await _agents(connection, launch_agents.c.id == number)
     return found[0] if found and found[0].entity_name in request.viewer.entities else None
+
+
+async def polling_agent(
+    connection: AsyncConnection, request: Request, agent_id: str
+) -> PollingAgent:
+    """Return as much of an agent as a pop needs; the 404 says what to do without one."""
+    try:
+        number = decode_number(agent_id, AGENT)
+    except ApiError:
+        number = 0
+    row = (await connection.execute(POLLING_AGENT, {"number": number})).one_or_none()
+    if row is None or row.entity not in request.viewer.entities:
+        raise ApiError("this agent is not known here; start it again", status=404)
+    return PollingAgent(row.id, row.stop_polling, row.heartbeat_at)
 
 
 async def agents_of_project(connection: AsyncConnection, project_id: int) -> list[AgentRow]:

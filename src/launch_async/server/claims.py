@@ -4,16 +4,17 @@ On PostgreSQL a run's row is locked before its item's, here as where a run's wor
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
-from sqlalchemy import Row, and_, case, literal, or_, select, update
+from sqlalchemy import Row, and_, bindparam, case, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.domain.lease import HELD, EndedBy, ItemEvent, ItemState, move, run_event
 from launch_async.server import leases
 from launch_async.server.access import Viewer
+from launch_async.server.agents import PollingAgent, set_status
 from launch_async.server.items import ItemRow
 from launch_async.server.leases import Holder, PoppedItem, held_by
 from launch_async.server.queueing import ask_run_to_stop, follow_run, item_of_run
@@ -29,21 +30,24 @@ ACK_REFUSED: Final = "Error acking run queue item"
 """W&B's agent fails an item whose ack was refused, that is, one that another agent holds."""
 
 MAX_STAGE: Final = 64
+HEARD_EVERY: Final = timedelta(seconds=5)
+"""An agent that polls many queues is noted once in a while, or its row would be all they do."""
 
 
 async def pop_item(
-    connection: AsyncConnection, queue: QueueRow, *, agent_id: int | None, now: datetime
+    connection: AsyncConnection, queue: QueueRow, *, agent: PollingAgent | None, now: datetime
 ) -> PoppedItem | None:
     """Lease a queue's first item; None when none waits, the queue is paused, or its limit is
     reached."""
-    if agent_id is not None:
-        await leases.note_agent(connection, agent_id, now=now)
+    if agent is not None and agent.heartbeat_at < now - HEARD_EVERY:
+        await set_status(connection, agent.id, None, now=now)
     if queue.paused_at is not None:
         return None
     if queue.concurrency_limit is not None and not await leases.has_room(
         connection, queue.id, now=now
     ):
         return None
+    agent_id = None if agent is None else agent.id
     return await leases.pop(connection, queue_id=queue.id, agent_id=agent_id, now=now)
 
 
@@ -69,10 +73,12 @@ async def ack_item(
     holder = Holder(user_id=viewer.user_id, lease=lease)
     if not await leases.ack(connection, item_id=item.id, run_name=run_name, holder=holder, now=now):
         return False
+    if run is None:
+        return True
     claim = await item_of_run(
         connection, entity=item.run_entity, project=item.run_project, run_name=run_name
     )
-    if run is None or claim is None or claim.id != item.id:
+    if claim is None or claim.id != item.id:
         return True
     began_before_the_ack = item.leased_at is not None and run.created_at >= item.leased_at
     event = run_event(run.state, stop_requested=run.stop_requested)
@@ -194,15 +200,18 @@ async def lock_run(
     connection: AsyncConnection, item: ItemRow, run_name: str
 ) -> Row[int, str, bool, datetime] | None:
     """Return an item's run, which nobody else changes until the transaction ends."""
-    rows = await connection.execute(
-        select(runs.c.id, runs.c.state, runs.c.stop_requested, runs.c.created_at)
-        .join(projects, projects.c.id == runs.c.project_id)
-        .join(entities, entities.c.id == projects.c.entity_id)
-        .where(
-            entities.c.name == item.run_entity,
-            projects.c.name_folded == item.run_project,
-            runs.c.name == run_name,
-        )
-        .with_for_update(of=runs)
+    named = {"entity": item.run_entity, "project": item.run_project, "run": run_name}
+    return (await connection.execute(LOCKED_RUN, named)).one_or_none()
+
+
+LOCKED_RUN: Final = (
+    select(runs.c.id, runs.c.state, runs.c.stop_requested, runs.c.created_at)
+    .join(projects, projects.c.id == runs.c.project_id)
+    .join(entities, entities.c.id == projects.c.entity_id)
+    .where(
+        entities.c.name == bindparam("entity"),
+        projects.c.name_folded == bindparam("project"),
+        runs.c.name == bindparam("run"),
     )
-    return rows.one_or_none()
+    .with_for_update(of=runs)
+)

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, and_, case, func, not_, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, not_, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.domain.lease import CLAIMED_STATES, HELD, SILENCE, ItemState
@@ -116,6 +116,8 @@ ITEM_SELECT = (
     .outerjoin(launch_agents, launch_agents.c.id == queue_items.c.agent_id)
 )
 
+ITEM_BY_ID: Final = ITEM_SELECT.where(queue_items.c.id == bindparam("number"))
+
 
 async def find_item(
     connection: AsyncConnection, request: Request, item_id: str, *, queue_id: int | None = None
@@ -125,11 +127,11 @@ async def find_item(
         number = decode_number(item_id, ITEM)
     except ApiError:
         return None
-    statement = ITEM_SELECT.where(queue_items.c.id == number)
-    if queue_id is not None:
-        statement = statement.where(queue_items.c.queue_id == queue_id)
-    found = await _rows(connection, statement)
-    return found[0] if found and found[0].queue_entity in request.viewer.entities else None
+    row = (await connection.execute(ITEM_BY_ID, {"number": number})).one_or_none()
+    item = None if row is None else _item(row)
+    if item is None or item.queue_entity not in request.viewer.entities:
+        return None
+    return item if queue_id is None or item.queue_id == queue_id else None
 
 
 async def load_item(connection: AsyncConnection, number: int) -> ItemRow | None:
@@ -264,4 +266,8 @@ def _in_states(states: Sequence[str], now: datetime) -> ColumnElement[bool]:
 
 
 async def _rows(connection: AsyncConnection, statement: Select[*tuple[Any, ...]]) -> list[ItemRow]:
-    return [ItemRow(*row) for row in await connection.execute(statement)]
+    return [_item(row) for row in await connection.execute(statement)]
+
+
+def _item(row: Any) -> ItemRow:
+    return ItemRow(*row)

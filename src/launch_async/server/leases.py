@@ -5,13 +5,14 @@ next pop, and as nobody's: its first holder can neither ack nor fail it any more
 """
 
 import secrets
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 import msgspec
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
+    String,
     Update,
     and_,
     bindparam,
@@ -34,8 +35,6 @@ from launch_async.server.store.tables.queues import (
 
 ITEM: Final = "RunQueueItem"
 TOKEN_BYTES: Final = 16
-HEARD_EVERY: Final = timedelta(seconds=5)
-"""An agent that polls many queues is noted once in a while, or its row would be all they do."""
 
 
 class PoppedItem(msgspec.Struct, frozen=True):
@@ -44,6 +43,8 @@ class PoppedItem(msgspec.Struct, frozen=True):
     id: int
     run_spec: str
     lease: str
+    user_id: int | None
+    """Who pushed it."""
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,16 +76,7 @@ async def pop(
         },
     )
     row = leased.one_or_none()
-    return None if row is None else PoppedItem(row.id, row.run_spec, lease)
-
-
-async def note_agent(connection: AsyncConnection, agent_id: int, *, now: datetime) -> None:
-    """Note that an agent was heard."""
-    await connection.execute(
-        update(launch_agents)
-        .where(launch_agents.c.id == agent_id, launch_agents.c.heartbeat_at < now - HEARD_EVERY)
-        .values(heartbeat_at=now)
-    )
+    return None if row is None else PoppedItem(row.id, row.run_spec, lease, row.created_by)
 
 
 async def has_room(connection: AsyncConnection, queue_id: int, *, now: datetime) -> bool:
@@ -112,21 +104,14 @@ async def ack(
     connection: AsyncConnection, *, item_id: int, run_name: str, holder: Holder, now: datetime
 ) -> bool:
     """Claim a leased item for a run; True again for the same run, False for everybody else."""
-    claimed = await connection.execute(
-        update(queue_items)
-        .where(
-            queue_items.c.id == item_id,
-            queue_items.c.state == ItemState.LEASED,
-            queue_items.c.lease_expires_at > now,
-            held_by(holder),
-        )
-        .values(
-            state=move(ItemState.LEASED, ItemEvent.ACK),
-            run_name=run_name,
-            claimed_at=now,
-            lease_expires_at=None,
-        )
-    )
+    said = {
+        "item": item_id,
+        "run": run_name,
+        "moment": now,
+        "token": holder.lease,
+        "user": holder.user_id,
+    }
+    claimed = await connection.execute(ACK, said)
     if claimed.rowcount == 1:
         return True
     again = await connection.execute(
@@ -155,9 +140,14 @@ def held_by(holder: Holder) -> ColumnElement[bool]:
     """
     if holder.lease is not None:
         return queue_items.c.lease == holder.lease
+    return popped_by(holder.user_id)
+
+
+def popped_by(user_id: int | BindParameter[int]) -> ColumnElement[bool]:
+    """Return the condition that no agent of somebody else popped the item."""
     return ~exists().where(
         launch_agents.c.id == queue_items.c.agent_id,
-        launch_agents.c.created_by != holder.user_id,
+        launch_agents.c.created_by != user_id,
     )
 
 
@@ -193,9 +183,28 @@ def _pop() -> Update:
             lease_expires_at=bindparam("expiry"),
             lease=bindparam("token"),
         )
-        .returning(queue_items.c.id, queue_items.c.run_spec)
+        .returning(queue_items.c.id, queue_items.c.run_spec, queue_items.c.created_by)
     )
 
 
 POP: Final = _pop()
-"""Built once: it is the statement that runs most often, and building takes as long as running."""
+"""Built once, as all that a claim takes: building a statement costs more than running it."""
+
+ACK: Final = (
+    update(queue_items)
+    .where(
+        queue_items.c.id == bindparam("item"),
+        queue_items.c.state == ItemState.LEASED,
+        queue_items.c.lease_expires_at > bindparam("moment", type_=UtcDateTime),
+        or_(
+            queue_items.c.lease == bindparam("token", type_=String),
+            and_(bindparam("token", type_=String).is_(None), popped_by(bindparam("user"))),
+        ),
+    )
+    .values(
+        state=move(ItemState.LEASED, ItemEvent.ACK),
+        run_name=bindparam("run"),
+        claimed_at=bindparam("moment", type_=UtcDateTime),
+        lease_expires_at=None,
+    )
+)

@@ -1,10 +1,10 @@
 """Entities and projects: who may reach them, and how their names are matched."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.access import Role, require_role
@@ -57,6 +57,14 @@ PROJECT_SELECT = select(
     projects.c.created_at,
 ).join(entities, entities.c.id == projects.c.entity_id)
 
+PROJECT_BY_NAME: Final = PROJECT_SELECT.where(
+    projects.c.entity_id == bindparam("entity"), projects.c.name_folded == bindparam("folded")
+)
+
+ENTITY_BY_NAME: Final = select(
+    entities.c.id, entities.c.name, entities.c.kind, entities.c.user_id, entities.c.created_at
+).where(entities.c.name == bindparam("name"))
+
 
 async def resolve_entity(
     connection: AsyncConnection, request: Request, name: str | None, *, need: Role = Role.VIEWER
@@ -79,15 +87,7 @@ async def find_entity(
     wanted = name or request.viewer.entity
     if wanted not in request.viewer.entities:
         return None
-    rows = await connection.execute(
-        select(
-            entities.c.id,
-            entities.c.name,
-            entities.c.kind,
-            entities.c.user_id,
-            entities.c.created_at,
-        ).where(entities.c.name == wanted)
-    )
+    rows = await connection.execute(ENTITY_BY_NAME, {"name": wanted})
     row = rows.one_or_none()
     return None if row is None else EntityRow(*row)
 
@@ -97,9 +97,7 @@ async def get_project(
 ) -> ProjectRow | None:
     """Return the project, whatever the case of its name; None when there is none."""
     folded = (name or DEFAULT_PROJECT).casefold()
-    rows = await connection.execute(
-        PROJECT_SELECT.where(projects.c.entity_id == entity_id, projects.c.name_folded == folded)
-    )
+    rows = await connection.execute(PROJECT_BY_NAME, {"entity": entity_id, "folded": folded})
     return _project(rows.one_or_none())
 
 

@@ -1,10 +1,10 @@
 """How items come into a queue, once and again, and how they follow their runs."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.domain.lease import (
@@ -30,7 +30,6 @@ from launch_async.server.run_specs import (
     complete,
     read_object,
 )
-from launch_async.server.store.engine import insert
 from launch_async.server.store.tables.people import entities
 from launch_async.server.store.tables.queues import queue_items
 from launch_async.server.store.tables.runs import projects, runs
@@ -238,18 +237,16 @@ async def item_of_run(
 
 
 async def _add(connection: AsyncConnection, request: Request, values: dict[str, Any]) -> int:
-    made = await connection.execute(
-        insert(connection, queue_items)
-        .values(
-            **values,
-            state=ItemState.PENDING,
-            created_by=request.viewer.user_id,
-            created_at=request.now(),
-            file_paths="[]",
-        )
-        .returning(queue_items.c.id)
-    )
-    return int(made.scalar_one())
+    standing = {
+        "state": ItemState.PENDING,
+        "created_by": request.viewer.user_id,
+        "created_at": request.now(),
+        "file_paths": "[]",
+    }
+    return int((await connection.execute(ADD, values | standing)).scalar_one())
+
+
+ADD: Final = insert(queue_items).returning(queue_items.c.id)
 
 
 async def _run(

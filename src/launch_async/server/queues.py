@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Select, delete, select, update
+from sqlalchemy import Select, bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.context import Request
@@ -76,6 +76,12 @@ QUEUE_SELECT = (
     .outerjoin(users, users.c.id == run_queues.c.created_by)
 )
 
+QUEUE_BY_NAMES: Final = QUEUE_SELECT.where(
+    entities.c.name == bindparam("entity"),
+    projects.c.name_folded == bindparam("project"),
+    run_queues.c.name == bindparam("queue"),
+)
+
 
 async def list_queues(connection: AsyncConnection, project_id: int) -> list[QueueRow]:
     """Return a project's queues, the oldest first."""
@@ -106,17 +112,21 @@ async def find_queue_by_id(
 
 
 async def require_queue(
-    connection: AsyncConnection, project: ProjectRow | None, entity: str, name: str
+    connection: AsyncConnection, entity: str, project: str, name: str
 ) -> QueueRow:
-    """Return a queue by name; the 404 says what to do about a missing one."""
-    queue = None if project is None else await find_queue(connection, project.id, name)
-    if queue is None:
+    """Return a queue by names; the 404 says what to do about a missing one.
+
+    The caller checks that the viewer may see the entity.
+    """
+    names = {"entity": entity, "project": project.casefold(), "queue": name}
+    row = (await connection.execute(QUEUE_BY_NAMES, names)).one_or_none()
+    if row is None:
         raise ApiError(
             f"queue {name!r} of entity {entity!r} not found; "
             f"make it with wandb.Api().create_run_queue({name!r}, type=..., entity={entity!r})",
             status=404,
         )
-    return queue
+    return _queue(row)
 
 
 async def takes_priorities(connection: AsyncConnection, queue_id: int) -> bool:

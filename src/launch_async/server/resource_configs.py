@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import delete, exists, select
+from sqlalchemy import bindparam, delete, exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.errors import ApiError
@@ -39,19 +39,23 @@ class NewConfig(msgspec.Struct, frozen=True, kw_only=True):
         return schema_warnings(self.variables, self.config)
 
 
+CONFIG_BY_ID: Final = select(
+    resource_configs.c.id,
+    resource_configs.c.resource,
+    resource_configs.c.config,
+    resource_configs.c.template_variables,
+).where(
+    resource_configs.c.id == bindparam("number"),
+    resource_configs.c.entity_id == bindparam("entity"),
+)
+
+
 async def find_config(
     connection: AsyncConnection, entity_id: int, config_id: int
 ) -> ConfigRow | None:
     """Return a resource config of this entity."""
-    rows = await connection.execute(
-        select(
-            resource_configs.c.id,
-            resource_configs.c.resource,
-            resource_configs.c.config,
-            resource_configs.c.template_variables,
-        ).where(resource_configs.c.id == config_id, resource_configs.c.entity_id == entity_id)
-    )
-    row = rows.one_or_none()
+    named = {"number": config_id, "entity": entity_id}
+    row = (await connection.execute(CONFIG_BY_ID, named)).one_or_none()
     return None if row is None else ConfigRow(*row)
 
 

@@ -11,14 +11,17 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Row, literal, or_, select
+from sqlalchemy import Row, or_, select
+from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.domain.lease import EndedBy, ItemState
 from launch_async.server.access import RunScope
-from launch_async.server.leases import state_now
+from launch_async.server.leases import PoppedItem, state_now
 from launch_async.server.run_specs import API_KEY, SCHEDULER_URI
-from launch_async.server.store.engine import insert
 from launch_async.server.store.tables.people import entities, memberships, users
 from launch_async.server.store.tables.queues import queue_items, run_keys, run_queues
 from launch_async.server.store.tables.runs import projects, runs
@@ -27,9 +30,6 @@ from launch_async.server.users import KEY_BYTES, digest_of
 OPEN: Final = frozenset({ItemState.LEASED, ItemState.CLAIMED, ItemState.RUNNING})
 SILENCE: Final = timedelta(hours=24)
 """How long a run that was given up as crashed may still be heard under its key."""
-
-COLUMNS: Final = ("item_id", "digest", "user_id", "created_at")
-MOMENT: Final = run_keys.c.created_at.type
 
 SCOPE_COLUMNS: Final = (
     queue_items.c.id.label("item_id"),
@@ -58,36 +58,26 @@ IN_REACH: Final = or_(
 """Of these entities, the run's and the queue's: the only ones that a run's key can see."""
 
 
-async def issue(connection: AsyncConnection, item_id: int, *, now: datetime) -> str | None:
-    """Return a fresh key for an item's run, in its author's name; the one before it is dead.
-
-    None when nobody is known to have pushed the item.
-    """
+async def issue(connection: AsyncConnection, item_id: int, *, user_id: int, now: datetime) -> str:
+    """Return a fresh key for an item's run, in its author's name; the one before it is dead."""
     key = secrets.token_hex(KEY_BYTES)
-    fresh = select(
-        queue_items.c.id, literal(digest_of(key)), queue_items.c.created_by, literal(now, MOMENT)
-    ).where(queue_items.c.id == item_id, queue_items.c.created_by.is_not(None))
-    statement = insert(connection, run_keys).from_select(COLUMNS, fresh)
-    issued = await connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=[run_keys.c.item_id],
-            set_={name: statement.excluded[name] for name in COLUMNS[1:]},
-        ).returning(run_keys.c.item_id)
-    )
-    return None if issued.first() is None else key
+    fresh = {"item_id": item_id, "digest": digest_of(key), "user_id": user_id, "created_at": now}
+    await connection.execute(KEEP[connection.dialect.name], fresh)
+    return key
 
 
 async def with_key(
-    connection: AsyncConnection, spec: Mapping[str, Any], item_id: int, *, now: datetime
+    connection: AsyncConnection, spec: Mapping[str, Any], item: PoppedItem, *, now: datetime
 ) -> dict[str, Any]:
     """Return a popped spec with a fresh key in it, unless the item came with one.
 
+    Nor is there one in the name of nobody, when whoever pushed the item is gone.
+
     The scheduler of a sweep pushes items of its own, for which a run's key is not enough.
     """
-    if spec.get(API_KEY) or spec.get("uri") == SCHEDULER_URI:
+    if spec.get(API_KEY) or spec.get("uri") == SCHEDULER_URI or item.user_id is None:
         return dict(spec)
-    key = await issue(connection, item_id, now=now)
-    return dict(spec) if key is None else {**spec, API_KEY: key}
+    return {**spec, API_KEY: await issue(connection, item.id, user_id=item.user_id, now=now)}
 
 
 async def scope_of(
@@ -124,3 +114,18 @@ async def _fell_silent(
         )
     )
     return given_up.first() is not None
+
+
+def _keep(statement: SqliteInsert | PostgresInsert) -> SqliteInsert | PostgresInsert:
+    replaced = (run_keys.c.digest, run_keys.c.user_id, run_keys.c.created_at)
+    return statement.on_conflict_do_update(
+        index_elements=[run_keys.c.item_id],
+        set_={column.name: statement.excluded[column.name] for column in replaced},
+    )
+
+
+KEEP: Final[Mapping[str, Any]] = {
+    "sqlite": _keep(sqlite_insert(run_keys)),
+    "postgresql": _keep(postgres_insert(run_keys)),
+}
+"""The statement that keeps a key, by dialect."""

@@ -10,13 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server import cancels, claims, items, queueing, queues, run_keys
 from launch_async.server.access import Role, require_role
-from launch_async.server.agents import find_agent
+from launch_async.server.agents import polling_agent
 from launch_async.server.context import Info, Request, request_of
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import decode_number, encode_id
 from launch_async.server.items import ItemRow
 from launch_async.server.leases import ITEM
-from launch_async.server.projects import LAUNCH_PROJECT, check_name, find_project
+from launch_async.server.projects import LAUNCH_PROJECT, check_name
 from launch_async.server.queues import QueueRow
 from launch_async.server.run_specs import without_secrets
 
@@ -31,9 +31,12 @@ Json = dict[str, Any]
 async def push_to_run_queue_by_name(_: None, info: Info, input: Json) -> Json:  # noqa: A002
     """Put a run spec into a queue that is known by its name."""
     request = request_of(info)
-    async with request.store.write() as connection:
+
+    async def work(connection: AsyncConnection) -> Json:
         queue = await _named_queue(connection, request, input)
         return await _push(connection, request, queue, input)
+
+    return await request.store.transact(work)
 
 
 @mutation.field("pushToRunQueue")
@@ -53,31 +56,28 @@ async def pop_from_run_queue(_: None, info: Info, input: Json) -> Json | None:  
     """Lease the first item; null when there is none for now or the agent was asked to stop."""
     request = request_of(info)
     given = input.get("launch_agent_id")
-    async with request.store.write() as connection:
+    now = request.now()
+
+    async def work(connection: AsyncConnection) -> Json | None:
         queue = await _named_queue(connection, request, input)
         agent = None
         if given is not None:
-            agent = await find_agent(connection, request, given)
-            if agent is None:
-                raise ApiError("this agent is not known here; start it again", status=404)
+            agent = await polling_agent(connection, request, given)
             if agent.stop_polling:
                 return None
-        popped = await claims.pop_item(
-            connection,
-            queue,
-            agent_id=None if agent is None else agent.id,
-            now=request.now(),
-        )
+        popped = await claims.pop_item(connection, queue, agent=agent, now=now)
         if popped is None:
             return None
         spec = msgspec.json.decode(popped.run_spec)
         if request.settings.run_keys:
-            spec = await run_keys.with_key(connection, spec, popped.id, now=request.now())
-    return {
-        "run_queue_item_id": encode_id(ITEM, popped.id),
-        "run_spec": spec,
-        "lease": popped.lease,
-    }
+            spec = await run_keys.with_key(connection, spec, popped, now=now)
+        return {
+            "run_queue_item_id": encode_id(ITEM, popped.id),
+            "run_spec": spec,
+            "lease": popped.lease,
+        }
+
+    return await request.store.transact(work)
 
 
 @mutation.field("ackRunQueueItem")
@@ -86,19 +86,19 @@ async def ack_run_queue_item(_: None, info: Info, input: Json) -> Json:  # noqa:
     request = request_of(info)
     run_name = input["run_name"]
     check_name("run", run_name)
-    async with request.store.write() as connection:
+
+    async def work(connection: AsyncConnection) -> bool:
         item = await _members_item(connection, request, input)
-        return {
-            "success": item is not None
-            and await claims.ack_item(
-                connection,
-                item,
-                run_name=run_name,
-                lease=request.lease,
-                viewer=request.viewer,
-                now=request.now(),
-            )
-        }
+        return item is not None and await claims.ack_item(
+            connection,
+            item,
+            run_name=run_name,
+            lease=request.lease,
+            viewer=request.viewer,
+            now=request.now(),
+        )
+
+    return {"success": await request.store.transact(work)}
 
 
 @mutation.field("failRunQueueItem")
@@ -194,11 +194,9 @@ async def delete_from_run_queue(_: None, info: Info, input: Json) -> Json:  # no
 
 async def _named_queue(connection: AsyncConnection, request: Request, given: Json) -> QueueRow:
     entity = given.get("entity_name") or request.viewer.entity
-    place = given.get("project_name") or LAUNCH_PROJECT
-    project = await find_project(connection, request, entity, place)
-    queue = await queues.require_queue(connection, project, entity, given["queue_name"])
-    require_role(request.viewer, queue.entity_name, Role.MEMBER)
-    return queue
+    require_role(request.viewer, entity, Role.MEMBER)
+    project = given.get("project_name") or LAUNCH_PROJECT
+    return await queues.require_queue(connection, entity, project, given["queue_name"])
 
 
 async def _members_item(
