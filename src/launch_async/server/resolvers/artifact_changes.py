@@ -133,6 +133,9 @@ async def create_artifact_files(_: None, info: Info, input: Json) -> Json:  # no
             "edges": [
                 {
                     "node": {
+                        "id": encode_id("ArtifactFile", file.artifact_id, file.md5),
+                        "name": spec["name"],
+                        "display_name": spec["name"],
                         "storage_path": slot.key,
                         "upload_url": None if slot.present else request.urls.upload(slot.key),
                         "upload_headers": [],
@@ -140,7 +143,7 @@ async def create_artifact_files(_: None, info: Info, input: Json) -> Json:  # no
                         "artifact": {"id": encode_id(ARTIFACT, slot.birth_artifact_id)},
                     }
                 }
-                for slot in slots
+                for spec, file, slot in zip(given, wanted, slots, strict=True)
             ]
         }
     }
