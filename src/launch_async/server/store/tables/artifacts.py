@@ -34,6 +34,7 @@ artifact_collections = Table(
     Column("project_id", Integer, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
     Column("type_id", Integer, ForeignKey("artifact_types.id"), nullable=False),
     Column("name", String(128), nullable=False),
+    Column("kind", String(16), nullable=False, server_default="SEQUENCE"),  # or PORTFOLIO
     Column("description", Text, nullable=True),
     Column("next_version", Integer, nullable=False),  # never given twice, not even after a delete
     Column("created_at", UtcDateTime, nullable=False),
@@ -58,10 +59,12 @@ artifacts = Table(
     Column("digest", String(128), nullable=False),
     Column("digest_algorithm", String(32), nullable=False),
     Column("client_id", String(256), nullable=True),
+    Column("distributed_id", String(256), nullable=True),  # shared by runs that make one version
     Column("description", Text, nullable=True),
     Column("metadata", Text, nullable=True),  # JSON text as the client gave it
     Column("labels", Text, nullable=True),
-    Column("ttl_seconds", BigInteger, nullable=True),
+    Column("ttl_seconds", BigInteger, nullable=True),  # null: inherited; negative: for ever
+    Column("expires_at", UtcDateTime, nullable=True, index=True),
     Column("history_step", BigInteger, nullable=True),
     Column("size", BigInteger, nullable=False),
     Column("file_count", Integer, nullable=False),
@@ -72,6 +75,32 @@ artifacts = Table(
     UniqueConstraint("collection_id", "version_index"),
     Index(None, "collection_id", "digest"),
     Index(None, "client_id"),
+    Index(None, "state", "created_at"),
+    sqlite_autoincrement=True,
+)
+
+artifact_links = Table(
+    "artifact_links",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column(
+        "collection_id",
+        Integer,
+        ForeignKey("artifact_collections.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column(
+        "artifact_id",
+        Integer,
+        ForeignKey("artifacts.id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("version_index", Integer, nullable=True),  # null until the version is committed
+    Column("wanted_aliases", Text, nullable=False),  # JSON list, put on by the commit
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("collection_id", "artifact_id"),
+    UniqueConstraint("collection_id", "version_index"),
     sqlite_autoincrement=True,
 )
 
@@ -134,7 +163,8 @@ artifact_manifests = Table(
         index=True,
     ),
     Column("name", String(256), nullable=False),
-    Column("kind", String(16), nullable=False),
+    Column("kind", String(16), nullable=False),  # FULL, INCREMENTAL or PATCH
+    Column("base_artifact_id", Integer, nullable=True),  # what an INCREMENTAL one adds to
     Column("digest", String(128), nullable=False),  # base64 MD5; empty until the client knows it
     Column("size", BigInteger, nullable=True),  # null: not uploaded yet
     Column("created_at", UtcDateTime, nullable=False),
@@ -164,7 +194,56 @@ artifact_blobs = Table(
     Column("size", BigInteger, nullable=True),
     Column("present", Boolean, nullable=False),  # the bytes are here and have this MD5
     Column("artifact_id", Integer, nullable=False),  # the first that stored it; may be gone by now
+    # Part of the key: bytes that are stored again after they were swept never meet their sweeper.
+    Column("edition", String(16), nullable=False, server_default=""),
     Column("created_at", UtcDateTime, nullable=False),
+    # Since when it may be nobody's; null: a committed version was seen to hold it.
+    Column("loose_since", UtcDateTime, nullable=True, index=True),
+)
+
+artifact_pending_blobs = Table(
+    "artifact_pending_blobs",
+    metadata,
+    Column(
+        "artifact_id", Integer, ForeignKey("artifacts.id", ondelete="CASCADE"), primary_key=True
+    ),
+    Column("md5", String(32), primary_key=True),  # hex; what a PENDING version is going to hold
+    Index(None, "md5"),
+)
+
+artifact_uploads = Table(
+    "artifact_uploads",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("entity_id", Integer, ForeignKey("entities.id", ondelete="CASCADE"), nullable=False),
+    Column("md5", String(32), nullable=False),  # hex, of the whole
+    Column("parts_digest", String(64), nullable=False),  # tells apart how a content is cut
+    Column("touched_at", UtcDateTime, nullable=False, index=True),
+    Column("joining_since", UtcDateTime, nullable=True),  # somebody puts the parts together
+    UniqueConstraint("entity_id", "md5", "parts_digest"),
+    sqlite_autoincrement=True,
+)
+
+artifact_upload_parts = Table(
+    "artifact_upload_parts",
+    metadata,
+    Column(
+        "upload_id",
+        Integer,
+        ForeignKey("artifact_uploads.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("number", Integer, primary_key=True),
+    Column("md5", String(32), nullable=False),  # hex
+    Column("size", BigInteger, nullable=True),  # null: not uploaded yet
+)
+
+blob_garbage = Table(
+    "blob_garbage",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("key", String(256), nullable=False),  # of a blob that nothing refers to any more
+    sqlite_autoincrement=True,
 )
 
 artifact_runs = Table(
