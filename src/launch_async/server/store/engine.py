@@ -35,16 +35,23 @@ BUSY_MILLISECONDS = 15_000
 BEGIN_OPTION = "launch_async_begin"
 IMMEDIATE = {BEGIN_OPTION: "BEGIN IMMEDIATE"}
 SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+GLANCE = {"isolation_level": "AUTOCOMMIT"}  # spares the trips to begin and to end
 
 
 class Store:
     """One database, migrated to its newest schema."""
 
     def __init__(
-        self, engine: AsyncEngine, writer: AsyncEngine, lanes: tuple[Engine, Engine] | None = None
+        self,
+        engine: AsyncEngine,
+        writer: AsyncEngine,
+        *,
+        glances: AsyncEngine | None = None,
+        lanes: tuple[Engine, Engine] | None = None,
     ) -> None:
         self._engine = engine
         self._writer = writer
+        self._glances = glances or engine
         self._turn = anyio.Lock()
         self._reads = self._writes = None
         if lanes is not None:
@@ -72,14 +79,18 @@ class Store:
     def connect(cls, url: str) -> "Store":
         """Open a database whose schema is the newest already."""
         if is_postgres(url):
-            readers = open_engine(url).execution_options(**SNAPSHOT)
-            return cls(readers, open_engine(url, connections=WRITERS))
+            readers = open_engine(url)
+            return cls(
+                readers.execution_options(**SNAPSHOT),
+                open_engine(url, connections=WRITERS),
+                glances=readers.execution_options(**GLANCE),
+            )
         # A connection of its own: however many readers there are, a run's words are written.
         writer = open_engine(url, connections=1)
         return cls(
             open_engine(url),
             writer.execution_options(**IMMEDIATE),
-            (_open_lane(url), _open_lane(url).execution_options(**IMMEDIATE)),
+            lanes=(_open_lane(url), _open_lane(url).execution_options(**IMMEDIATE)),
         )
 
     @asynccontextmanager
@@ -103,10 +114,14 @@ class Store:
                     stage.committing = True
 
     async def lookup(self, work: Work[T]) -> T:
-        """Do a short read that is asked for often; the work awaits nothing but its connection."""
+        """Do a short read that is asked for often; the work awaits nothing but its connection.
+
+        On PostgreSQL each of its statements sees what is committed by then.
+        """
         if self._reads is None:
-            async with self.read() as connection:
-                return await work(connection)
+            with anyio.CancelScope(shield=True), told_apart():
+                async with self._glances.connect() as connection:
+                    return await work(connection)
         with told_apart():
             return await self._reads.run(work)
 
