@@ -1,5 +1,6 @@
 """`launch-async server`: the control plane."""
 
+import os
 from pathlib import Path
 
 import anyio
@@ -9,7 +10,8 @@ import structlog
 from launch_async.cli.agent import address_of
 from launch_async.cli.output import UsageFault, run_async, set_up_logs
 from launch_async.cli.signals import on_signals
-from launch_async.compose.server import KEY_FILE, local_key, open_server
+from launch_async.compose.server import KEY_FILE, has_users, local_key, open_server
+from launch_async.config.admin import ADMIN_KEY_VARIABLE, find_admin_key
 from launch_async.domain.errors import ConfigError, cannot_listen
 from launch_async.server.app import serve
 from launch_async.server.settings import Settings
@@ -33,17 +35,32 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
     "as arguments are no secret. Default: SQLite in the folder.",
 )
 @click.option("--public-url", help="Address in links. Default: as the client asked.")
+@click.option(
+    "--admin-key-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help=f"File of the key that opens the admin API. Default: the variable {ADMIN_KEY_VARIABLE}; "
+    "without either there is no admin API.",
+)
+@click.option("--no-run-keys", is_flag=True, help="Give launched runs no keys of their own.")
 @click.option("-v", "--verbose", count=True, help="More logs.")
 def server(
-    listen: str, data: Path, database_url: str | None, public_url: str | None, verbose: int
+    *,
+    listen: str,
+    data: Path,
+    database_url: str | None,
+    public_url: str | None,
+    admin_key_file: Path | None,
+    no_run_keys: bool,
+    verbose: int,
 ) -> None:
     """Serve queues, jobs, agents and runs to the wandb client.
 
-    The first start makes the user `local`, whose key is kept in DATA/api-key.
+    Without an admin key the first start makes the user `local`, whose key is kept in DATA/api-key.
     """
 
     try:
         host, port = address_of(listen, "--listen")
+        admin_key = find_admin_key(admin_key_file, os.environ)
     except ConfigError as error:
         raise UsageFault(str(error)) from error
     settings = Settings(
@@ -52,6 +69,8 @@ def server(
         port=port,
         database_url=database_url,
         public_url=public_url,
+        admin_key=admin_key,
+        run_keys=not no_run_keys,
     )
 
     async def main() -> int:
@@ -63,7 +82,9 @@ def server(
 
 async def _serve(settings: Settings) -> int:
     async with open_server(settings) as services, anyio.create_task_group() as tasks:
-        await local_key(services, settings.data_dir)
+        if settings.admin_key is None:
+            await local_key(services, settings.data_dir)
+        nobody = not await has_users(services)
 
         def stop(cause: str) -> None:
             log.info("stopping", cause=cause)
@@ -71,7 +92,13 @@ async def _serve(settings: Settings) -> int:
 
         def started(url: str) -> None:
             key_file = settings.data_dir / KEY_FILE
-            click.echo(f"serving on {url}, key in {key_file}")
+            where = f", key in {key_file}" if key_file.exists() else ""
+            click.echo(f"serving on {url}{where}")
+            if nobody:
+                click.echo(
+                    "there is no user yet; make the first, with the admin key in "
+                    f"{ADMIN_KEY_VARIABLE}: launch-async admin --url {url} user create NAME --admin"
+                )
 
         await tasks.start(on_signals, stop)
         try:

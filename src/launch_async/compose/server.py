@@ -10,6 +10,7 @@ from launch_async.domain.errors import ConfigError
 from launch_async.domain.secret import Secret
 from launch_async.kit.files import write_atomically
 from launch_async.server.app import open_services
+from launch_async.server.people import list_people
 from launch_async.server.services import Services
 from launch_async.server.settings import Settings
 from launch_async.server.users import ensure_local_user
@@ -38,6 +39,12 @@ async def open_server(settings: Settings) -> AsyncGenerator[Services, None]:
     finally:
         with anyio.CancelScope(shield=True):
             await services.close()
+
+
+async def has_users(services: Services) -> bool:
+    """Whether anybody could log in."""
+    async with services.store.read() as connection:
+        return bool(await list_people(connection, after_id=0, limit=1))
 
 
 async def local_key(services: Services, data_dir: Path) -> Secret[str]:

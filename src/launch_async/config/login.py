@@ -37,7 +37,7 @@ def find_base_url(environ: Mapping[str, str], *, home: Path, working_dir: Path) 
     config_dir = Path(environ.get("WANDB_CONFIG_DIR") or home / ".config" / "wandb").expanduser()
     settings = _settings([config_dir / "settings", working_dir / "wandb" / "settings"])
     url = environ.get("WANDB_BASE_URL") or settings.get("base_url") or DEFAULT_BASE_URL
-    if _is_address(url):
+    if is_address(url):
         return url.rstrip("/")
     # Not shown: it may hold a password.
     msg = "WANDB_BASE_URL (or base_url in wandb's settings) must look like http://HOST:PORT/PATH"
@@ -62,7 +62,8 @@ def find_login(environ: Mapping[str, str], *, home: Path, working_dir: Path) -> 
     return Login(base_url=base_url, api_key=Secret(key))
 
 
-def _is_address(url: str) -> bool:
+def is_address(url: str) -> bool:
+    """Whether this is an http or https address without user, password or query."""
     try:
         parts = urlsplit(url)
         port = parts.port  # looks at it only now
