@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -118,6 +119,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def miss() -> Callable[[str], NoReturn]:
+    """What a fixture calls, with a reason, when this machine cannot give what a test needs."""
+    return _miss
 
 
 @pytest.fixture(scope="session")
