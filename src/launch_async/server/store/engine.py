@@ -118,12 +118,11 @@ class Store:
 
         On PostgreSQL each of its statements sees what is committed by then.
         """
-        if self._reads is None:
-            with anyio.CancelScope(shield=True), told_apart():
-                async with self._glances.connect() as connection:
-                    return await work(connection)
-        with told_apart():
-            return await self._reads.run(work)
+        with anyio.CancelScope(shield=True), told_apart():
+            if self._reads is not None:
+                return await self._reads.run(work)
+            async with self._glances.connect() as connection:
+                return await work(connection)
 
     async def transact(self, work: Work[T]) -> T:
         """Do a short write that is asked for often; the work awaits nothing but its connection.
