@@ -34,7 +34,7 @@ class EntityRow(msgspec.Struct, frozen=True):
 
 
 class ProjectRow(msgspec.Struct, frozen=True):
-    """A project together with its entity's name."""
+    """A project together with its entity."""
 
     id: int
     entity_id: int
@@ -44,9 +44,23 @@ class ProjectRow(msgspec.Struct, frozen=True):
     access: str | None
     created_by: int | None
     created_at: datetime
+    entity_kind: str
+    entity_user_id: int | None
+    entity_created_at: datetime
+
+    @property
+    def entity(self) -> EntityRow:
+        """Whose project this is."""
+        return EntityRow(
+            self.entity_id,
+            self.entity_name,
+            self.entity_kind,
+            self.entity_user_id,
+            self.entity_created_at,
+        )
 
 
-PROJECT_SELECT = select(
+PROJECT_COLUMNS: Final = (
     projects.c.id,
     projects.c.entity_id,
     entities.c.name.label("entity_name"),
@@ -55,7 +69,11 @@ PROJECT_SELECT = select(
     projects.c.access,
     projects.c.created_by,
     projects.c.created_at,
-).join(entities, entities.c.id == projects.c.entity_id)
+    entities.c.kind,
+    entities.c.user_id,
+    entities.c.created_at,
+)
+PROJECT_SELECT = select(*PROJECT_COLUMNS).join(entities, entities.c.id == projects.c.entity_id)
 
 PROJECT_BY_NAME: Final = PROJECT_SELECT.where(
     projects.c.entity_id == bindparam("entity"), projects.c.name_folded == bindparam("folded")

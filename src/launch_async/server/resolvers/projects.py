@@ -6,7 +6,7 @@ from ariadne import MutationType, ObjectType, QueryType, SchemaBindable
 from sqlalchemy import update
 
 from launch_async.server import projects as rules
-from launch_async.server.access import Role
+from launch_async.server.access import Role, require_role
 from launch_async.server.context import Info, request_of
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import decode_number, encode_id, read_number
@@ -114,11 +114,10 @@ def resolve_internal_id(row: ProjectRow, _info: Info) -> str:
 
 
 @project.field("entity")
-async def resolve_project_entity(row: ProjectRow, info: Info) -> EntityRow:
+def resolve_project_entity(row: ProjectRow, info: Info) -> EntityRow:
     """Return whose project this is."""
-    request = request_of(info)
-    async with request.store.read() as connection:
-        return await rules.resolve_entity(connection, request, row.entity_name)
+    require_role(request_of(info).viewer, row.entity_name, Role.VIEWER)
+    return row.entity
 
 
 @project.field("user")
