@@ -16,6 +16,7 @@ from launch_async.server.leases import pop
 
 pytestmark = pytest.mark.anyio
 
+RUN_ID = encode_run_id("r1", "target", "tester")
 STOPPED = """query($entity: String!, $project: String!, $run: String!) {
   project(name: $project, entityName: $entity) { run(name: $run) { stopped state } } }"""
 
@@ -100,7 +101,7 @@ async def test_a_cancel_comes_too_late_for_a_good_end(launch: Launch, http: Http
 async def test_a_stop_of_the_run_is_one_of_its_item(launch: Launch, http: Http) -> None:
     item = await launch.claimed()
     await stream(http)
-    await http.data(client_document("StopRun.core"), id=encode_run_id("r1", "target", "tester"))
+    await http.data(client_document("StopRun.core"), id=RUN_ID)
     assert (await launch.item(item))["stopRequested"] is True
 
 
@@ -116,20 +117,51 @@ async def test_a_resumed_run_is_not_what_was_asked_to_stop(launch: Launch, http:
     assert await launch.state(item) == "FAILED"
 
 
-async def test_the_next_life_of_a_cancelled_run_is_cancelled_before_it_speaks(
-    launch: Launch, http: Http
-) -> None:
+async def next_life(launch: Launch, http: Http) -> str:
+    """Let run r1 fail, and an agent claim another item for it; return that item."""
     await launch.claimed()
     await stream(http, complete=True, exitcode=1)
     again = await launch.push(spec=spec(run_id="r1"))
     await launch.popped_id()
     assert await launch.ack(again, "r1")
     assert not (await run(http))["stopped"]
-    await launch.cancel(again)
+    return again
+
+
+@pytest.mark.parametrize("by_run", [False, True])
+async def test_the_next_life_of_a_run_is_cancelled_before_it_speaks(
+    launch: Launch, http: Http, by_run: bool
+) -> None:
+    again = await next_life(launch, http)
+    if by_run:
+        await http.data(client_document("StopRun.core"), id=RUN_ID)
+    else:
+        await launch.cancel(again)
     assert (await run(http))["stopped"], "its agent hears it"
     await stream(http)  # the run resumes
     assert (await stream(http))["stopped"], "and so does its process"
     await stream(http, complete=True, exitcode=255)
+    assert await launch.state(again) == "STOPPED"
+
+
+async def test_a_next_life_that_its_agent_ends_after_a_cancel_was_stopped(
+    launch: Launch, http: Http
+) -> None:
+    again = await next_life(launch, http)
+    await launch.cancel(again)
+    await launch.fail(again, "stopped before it was launched")
+    assert await launch.state(again) == "STOPPED"
+    assert (await run(http))["state"] == "failed", "its first life's end stands"
+
+
+async def test_a_next_life_that_is_made_anew_after_a_cancel_was_stopped(
+    launch: Launch, http: Http
+) -> None:
+    again = await next_life(launch, http)
+    await launch.cancel(again)
+    named = {"entity": "tester", "project": "target", "name": "r1"}
+    await http.data(client_document("UpsertBucket.core"), **named, state="pending")
+    await stream(http, complete=True, exitcode=1)
     assert await launch.state(again) == "STOPPED"
 
 
@@ -213,7 +245,7 @@ async def test_an_item_that_an_agent_has_claimed_is_not_deleted(launch: Launch, 
 async def test_a_pop_and_a_cancel_at_once_never_both_win(server: Server, http: Http) -> None:
     launch = Launch(http)
     await launch.queue()
-    pushed = [decode_number(await launch.push(), "RunQueueItem") for _ in range(40)]
+    pushed = [decode_number(await launch.push(), "RunQueueItem") for _ in range(20)]
     request, acked, cancelled = server.request(), [], []
 
     async def take() -> None:
