@@ -11,10 +11,10 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.context import Request, utc_now
-from launch_async.server.store.engine import insert
 from launch_async.server.store.tables.people import audit_log
 
 MAX_SUBJECT: Final = 256
+ADD: Final = audit_log.insert()
 
 
 class AuditEntry(msgspec.Struct, frozen=True):
@@ -57,14 +57,15 @@ async def note(
     """Note what somebody did; an entity of None stands for the server's own matters."""
     known = {name: value for name, value in details.items() if value is not None}
     await connection.execute(
-        insert(connection, audit_log).values(
-            at=utc_now(),
-            username=username,
-            entity_name=entity,
-            action=action,
-            subject=subject[:MAX_SUBJECT],
-            details=msgspec.json.encode(known).decode(),
-        )
+        ADD,
+        {
+            "at": utc_now(),
+            "username": username,
+            "entity_name": entity,
+            "action": action,
+            "subject": subject[:MAX_SUBJECT],
+            "details": msgspec.json.encode(known).decode(),
+        },
     )
 
 

@@ -29,6 +29,7 @@ class ItemRow(msgspec.Struct, frozen=True):
 
     id: int
     queue_id: int
+    queue_name: str
     queue_entity: str
     state: str
     ended_by: str | None
@@ -84,6 +85,7 @@ ITEM_SELECT = (
     select(
         queue_items.c.id,
         queue_items.c.queue_id,
+        run_queues.c.name.label("queue_name"),
         entities.c.name.label("queue_entity"),
         queue_items.c.state,
         queue_items.c.ended_by,

@@ -4,7 +4,7 @@ from typing import Any
 
 from ariadne import MutationType, ObjectType, QueryType, SchemaBindable
 
-from launch_async.server import agents
+from launch_async.server import agents, audit
 from launch_async.server.access import Role, require_role
 from launch_async.server.agents import AGENT, STATUSES, AgentRow
 from launch_async.server.context import Info, request_of
@@ -127,4 +127,5 @@ async def stop_launch_agent(_: None, info: Info, input: Json) -> Json:  # noqa: 
             raise ApiError(f"agent {input['launch_agent_id']!r} not found", status=404)
         require_role(request.viewer, agent.entity_name, Role.MEMBER)
         await agents.stop_agent(connection, agent.id)
+        await audit.record(connection, request, "agent.stop", agent.entity_name, agent.name)
     return {"success": True}

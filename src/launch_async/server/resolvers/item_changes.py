@@ -8,7 +8,7 @@ import msgspec
 from ariadne import MutationType, SchemaBindable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from launch_async.server import cancels, claims, items, queueing, queues, run_keys
+from launch_async.server import audit, cancels, claims, items, queueing, queues, run_keys
 from launch_async.server.access import Role, require_role
 from launch_async.server.agents import polling_agent
 from launch_async.server.context import Info, Request, request_of
@@ -150,6 +150,7 @@ async def cancel_run_queue_item(_: None, info: Info, input: Json) -> Json:  # no
     async with request.store.write() as connection:
         item = await _required_item(connection, request, input)
         cancelled = await cancels.cancel_item(connection, request, item)
+        await _note(connection, request, "item.cancel", item)
     return {"success": cancelled.success, "state": cancelled.state}
 
 
@@ -163,6 +164,15 @@ async def cancel_run_queue_items(_: None, info: Info, input: Json) -> Json:  # n
         raise ApiError(f"queue {input['queue_id']!r} not found", status=404)
     require_role(request.viewer, queue.entity_name, Role.MEMBER)
     include_running = bool(input.get("include_running"))
+    async with request.store.write() as connection:  # before: it takes many transactions
+        await audit.record(
+            connection,
+            request,
+            "queue.cancel_items",
+            queue.entity_name,
+            queue.name,
+            include_running=include_running,
+        )
     cancelled = await cancels.cancel_queue(request, queue.id, include_running=include_running)
     return {"cancelled": cancelled}
 
@@ -175,6 +185,8 @@ async def requeue_run_queue_item(_: None, info: Info, input: Json) -> Json:  # n
         item = await _required_item(connection, request, input)
         keep_run = bool(input.get("keep_run"))
         number = await queueing.requeue(connection, request, item, keep_run=keep_run)
+        again = encode_id(ITEM, number)
+        await _note(connection, request, "item.requeue", item, again=again, keep_run=keep_run)
     return {"run_queue_item_id": encode_id(ITEM, number)}
 
 
@@ -189,6 +201,10 @@ async def delete_from_run_queue(_: None, info: Info, input: Json) -> Json:  # no
         number = decode_number(input["run_queue_item_id"], ITEM)
         if queue is None or not await cancels.delete_item(connection, number, queue_id=queue.id):
             raise ApiError("this item is not in that queue", status=404)
+        subject = encode_id(ITEM, number)
+        await audit.record(
+            connection, request, "item.delete", queue.entity_name, subject, queue=queue.name
+        )
     return {"success": True}
 
 
@@ -227,7 +243,26 @@ async def _push(
         template_values=given.get("template_variable_values"),
         priority=given.get("priority"),
     )
+    item_id = encode_id(ITEM, pushed.id)
+    await audit.record(
+        connection,
+        request,
+        "item.push",
+        queue.entity_name,
+        item_id,
+        queue=queue.name,
+        project=f"{pushed.spec['entity']}/{pushed.spec['project']}",
+    )
     return {
-        "run_queue_item_id": encode_id(ITEM, pushed.id),
+        "run_queue_item_id": item_id,
         "run_spec": msgspec.json.encode(without_secrets(pushed.spec)).decode(),
     }
+
+
+async def _note(
+    connection: AsyncConnection, request: Request, action: str, item: ItemRow, **details: Any
+) -> None:
+    subject, queue = encode_id(ITEM, item.id), item.queue_name
+    await audit.record(
+        connection, request, action, item.queue_entity, subject, queue=queue, **details
+    )

@@ -4,10 +4,11 @@ from typing import Any
 
 import msgspec
 from ariadne import MutationType, ObjectType, SchemaBindable
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from launch_async.server import items, queues, resource_configs
+from launch_async.server import audit, items, queues, resource_configs
 from launch_async.server.access import Role, require_role
-from launch_async.server.context import Info, request_of
+from launch_async.server.context import Info, Request, request_of
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import decode_number, encode_id
 from launch_async.server.projects import (
@@ -141,6 +142,10 @@ async def create_default_resource_config(_: None, info: Info, input: Json) -> Js
         number = await resource_configs.create_config(
             connection, entity.id, config, now=request.now()
         )
+        subject = encode_id(CONFIG, number)
+        await audit.record(
+            connection, request, "config.create", entity.name, subject, resource=config.resource
+        )
     return {"default_resource_config_id": encode_id(CONFIG, number), "success": True}
 
 
@@ -168,6 +173,7 @@ async def create_run_queue(_: None, info: Info, input: Json) -> Json:  # noqa: A
             prioritization_mode=input.get("prioritization_mode") or UNPRIORITIZED,
             config_id=None if given_config is None else decode_number(given_config, CONFIG),
         )
+        await audit.record(connection, request, "queue.create", entity.name, input["queue_name"])
     return {"success": True, "queue_id": encode_id(QUEUE, number)}
 
 
@@ -183,6 +189,7 @@ async def upsert_run_queue(_: None, info: Info, input: Json) -> Json:  # noqa: A
         project = await ensure_project(
             connection, entity.id, input["project_name"], user_id=request.viewer.user_id
         )
+        before = await queues.find_queue(connection, project.id, input["queue_name"])
         number = await queues.upsert_queue(
             connection,
             request,
@@ -191,6 +198,15 @@ async def upsert_run_queue(_: None, info: Info, input: Json) -> Json:  # noqa: A
             config=config,
             prioritization_mode=input.get("prioritization_mode"),
             external_links=input.get("external_links"),
+        )
+        await audit.record(
+            connection,
+            request,
+            "queue.create" if before is None else "queue.edit",
+            entity.name,
+            input["queue_name"],
+            resource=config.resource,
+            prioritization_mode=input.get("prioritization_mode"),
         )
     return {
         "success": True,
@@ -215,6 +231,7 @@ async def update_run_queue(_: None, info: Info, input: Json) -> Json:  # noqa: A
             concurrency_limit=input.get("concurrency_limit"),
             now=request.now(),
         )
+        await _note_change(connection, request, queue, input)
     return {"run_queue": changed}
 
 
@@ -231,4 +248,19 @@ async def delete_run_queues(_: None, info: Info, input: Json) -> Json:  # noqa: 
             require_role(request.viewer, queue.entity_name, Role.ADMIN)
             found.append(queue)
         await queues.delete_queues(connection, found)
+        for queue in found:
+            await audit.record(connection, request, "queue.delete", queue.entity_name, queue.name)
     return {"success": True}
+
+
+async def _note_change(
+    connection: AsyncConnection, request: Request, queue: QueueRow, given: Json
+) -> None:
+    entity, paused, limit = queue.entity_name, given.get("paused"), given.get("concurrency_limit")
+    if paused is not None:
+        action = "queue.pause" if paused else "queue.resume"
+        await audit.record(connection, request, action, entity, queue.name)
+    if limit is not None:
+        await audit.record(
+            connection, request, "queue.edit", entity, queue.name, concurrency_limit=limit
+        )

@@ -4,10 +4,12 @@ from typing import Any
 
 from ariadne import MutationType, SchemaBindable
 
+from launch_async.server import audit
 from launch_async.server import runs as rules
 from launch_async.server.context import Info, request_of
 from launch_async.server.errors import ApiError
 from launch_async.server.files import blob_key
+from launch_async.server.ids import decode_run_id
 
 mutation = MutationType()
 BINDABLES: list[SchemaBindable] = [mutation]
@@ -61,6 +63,8 @@ async def resolve_stop_run(
     request = request_of(info)
     async with request.store.write() as connection:
         await rules.request_stop(connection, request, input["id"])
+        run_name, project, entity = decode_run_id(input["id"])
+        await audit.record(connection, request, "run.stop", entity, f"{project}/{run_name}")
     return {"success": True}
 
 
@@ -77,6 +81,8 @@ async def resolve_delete_run(
     async with request.store.write() as connection:
         row = await rules.require_members_run(connection, request, input["id"])
         file_ids = await rules.delete_run(connection, row, now=request.now())
+        subject = f"{row.project.name}/{row.name}"
+        await audit.record(connection, request, "run.delete", row.project.entity_name, subject)
     for file_id in file_ids:
         await request.blobs.delete(blob_key(row.id, file_id))
     return {"client_mutation_id": input.get("client_mutation_id")}
