@@ -5,6 +5,7 @@ POST /graphql | POST /files/{entity}/{project}/{run}/file_stream | PUT, GET /sto
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -22,6 +23,7 @@ from launch_async.server.resolvers.bind import BINDABLES
 from launch_async.server.services import Services, UploadRule, open_services
 from launch_async.server.settings import Settings
 from launch_async.server.storage import Storage
+from launch_async.server.store.faults import insist
 from launch_async.server.urls import Urls
 from launch_async.server.web import pages
 from launch_async.wire.operations import LEASE_HEADER
@@ -29,6 +31,7 @@ from launch_async.wire.operations import LEASE_HEADER
 __all__ = ["Services", "create_app", "open_services", "serve"]
 
 SERVICES = web.AppKey("services", Services)
+STREAMED = "/storage/"
 GRAPHQL = web.AppKey("graphql", GraphQL)
 AUTHOR_HEADER = "X-Wandb-Username"
 
@@ -40,7 +43,9 @@ def create_app(
 
     `graphql` may be shared by several applications, as joining the schema takes a while.
     """
-    app = web.Application(middlewares=[answer_errors], client_max_size=settings.max_request_bytes)
+    app = web.Application(
+        middlewares=[answer_errors, do_again], client_max_size=settings.max_request_bytes
+    )
     app[SERVICES] = services
     app[GRAPHQL] = graphql or GraphQL.load(BINDABLES)
     rules: dict[str, UploadRule] = {
@@ -165,6 +170,14 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         if request.transport is None or request.transport.is_closing():
             return _refusal("the client went away", 400)  # nobody is left to read it
         return _refusal(fault(error, method=request.method, path=request.path), 500)
+
+
+@web.middleware
+async def do_again(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Begin a request anew whose transaction lost to another one; its body is kept for that."""
+    if request.path.startswith(STREAMED):
+        return await handler(request)
+    return await insist(partial(handler, request))
 
 
 def _is_text(path: str) -> bool:

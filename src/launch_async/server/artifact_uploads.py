@@ -15,6 +15,7 @@ import msgspec
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from launch_async.server.artifact_locks import lock_versions
 from launch_async.server.artifact_rows import DELETED, PENDING, ArtifactRow
 from launch_async.server.blobs import BlobInfo, Blobs
 from launch_async.server.errors import ApiError
@@ -116,7 +117,8 @@ async def place_files(
     }
     if fresh:
         await connection.execute(
-            insert(connection, artifact_blobs).on_conflict_do_nothing(), list(fresh.values())
+            insert(connection, artifact_blobs).on_conflict_do_nothing(),
+            [fresh[md5] for md5 in sorted(fresh)],  # in one order: two requests may overlap
         )
         known = await _known(connection, entity_id, digests)
     return [Slot(blob_key(entity_id, file.md5), *known[file.md5]) for file in files]
@@ -238,10 +240,11 @@ async def expect_manifest(services: Services, key: str) -> Expected:
 async def manifest_uploaded(services: Services, key: str, info: BlobInfo) -> None:
     """Note that a manifest is here, unless its version was committed in the meantime."""
     _, artifact, manifest = key.split("/")
-    pending = select(artifacts.c.id).where(
-        artifacts.c.id == int(artifact), artifacts.c.state == PENDING
-    )
+    its_row = artifacts.c.id == int(artifact)
+    pending = select(artifacts.c.id).where(its_row, artifacts.c.state == PENDING)
+    collection = select(artifacts.c.collection_id).where(its_row).scalar_subquery()
     async with services.store.write() as connection:
+        await lock_versions(connection, collection)  # a commit reads which manifest is the newest
         await connection.execute(
             update(artifact_manifests)
             .where(

@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from launch_async.server.artifact_locks import lock_versions
 from launch_async.server.artifact_rows import (
     COMMITTED,
     DELETED,
@@ -99,6 +100,7 @@ async def create_artifact(
     put on that version and the client stops.
     """
     aliases = _wanted(collection, given.get("aliases") or [])
+    await lock_versions(connection, collection.id)
     found = await _same(connection, collection, given)
     if found is None:
         return await _insert(connection, collection, given, aliases, user_id=user_id, now=now)
@@ -239,6 +241,12 @@ async def note_run(
         )
         .on_conflict_do_nothing()
     )
+
+
+async def locked(connection: AsyncConnection, artifact: ArtifactRow) -> ArtifactRow:
+    """Return a version as it is now and stays until the transaction ends."""
+    await lock_versions(connection, artifact.collection.id)
+    return await reload(connection, artifact.id)
 
 
 async def reload(connection: AsyncConnection, artifact_id: int) -> ArtifactRow:

@@ -149,6 +149,7 @@ async def _cancel_claimed(
 ) -> Cancelled:
     now = request.now()
     run_id = await _make_run(connection, request, item, run_name)
+    item = await load_item(connection, item.id) or item  # until the run was locked, it could move
     state = ItemState(item.state)
     if run_id is None or (state is ItemState.CLAIMED and item.agent_lost(now)):
         lost = state is ItemState.CLAIMED

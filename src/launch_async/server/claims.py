@@ -19,7 +19,7 @@ from launch_async.server.items import ItemRow
 from launch_async.server.leases import Holder, PoppedItem, held_by
 from launch_async.server.queueing import ask_run_to_stop, follow_run, item_of_run
 from launch_async.server.queues import QueueRow
-from launch_async.server.run_rows import TERMINAL_STATES
+from launch_async.server.run_rows import TERMINAL_STATES, hold_run
 from launch_async.server.runs import set_run_state
 from launch_async.server.store.engine import insert
 from launch_async.server.store.tables.people import entities
@@ -66,6 +66,11 @@ async def ack_item(
     no run that was there before, unless the item asks for that one.
     """
     run = await lock_run(connection, item, run_name)
+    if run is None:  # it may begin this very moment, and would not see this claim
+        await hold_run(
+            connection, entity=item.run_entity, project=item.run_project, run_name=run_name
+        )
+        run = await lock_run(connection, item, run_name)
     if item.run_entity not in viewer.entities and item.leased_at is not None:
         asked_for = msgspec.json.decode(item.run_spec).get("run_id")
         if run is not None and run.created_at < item.leased_at and asked_for != run_name:
@@ -213,5 +218,5 @@ LOCKED_RUN: Final = (
         projects.c.name_folded == bindparam("project"),
         runs.c.name == bindparam("run"),
     )
-    .with_for_update(of=runs)
+    .with_for_update(of=runs, key_share=True)
 )

@@ -116,10 +116,10 @@ async def _run_of(
     owner = await resolve_entity(connection, request, entity)
     require_run_write(request.viewer, entity, project, run_name)
     place = await ensure_project(connection, owner.id, project, user_id=request.viewer.user_id)
-    run = await load_run(connection, place, run_name)
+    run = await load_run(connection, place, run_name, lock=True)
     if run is None:
         await insert_run(connection, request, place, run_name, {})
-        run = await load_run(connection, place, run_name)
+        run = await load_run(connection, place, run_name, lock=True)
     if run is None:
         raise ApiError("the run vanished while it was written", status=409)
     return run

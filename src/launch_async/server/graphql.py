@@ -27,6 +27,7 @@ from graphql import (
 from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
 from launch_async.server.query_limits import MAX_TOKENS, check_size
+from launch_async.server.store.faults import undone
 
 SCHEMA_FOLDER = Path(__file__).parent / "schema"
 MAX_DOCUMENTS = 512
@@ -98,7 +99,9 @@ class GraphQL:
                 variable_values=question.variables,
                 operation_name=question.operation_name or None,
             )
-            return _answer(await result if isawaitable(result) else result)
+            executed = await result if isawaitable(result) else result
+            _raise_lost(executed)
+            return _answer(executed)
         return Answer(400, {"errors": [{"message": TOO_LONG}]})
 
     def _patience(self, document: DocumentNode) -> float:
@@ -135,6 +138,15 @@ class GraphQL:
 def snake_case(name: str, _schema: GraphQLSchema, _path: tuple[str, ...]) -> str:
     """Return the Python name of a GraphQL name: `artifactID` is artifact_id, `hexMD5` hex_md5."""
     return WORD_START.sub("_", name).lower()
+
+
+def _raise_lost(result: ExecutionResult) -> None:
+    """Raise what makes a request worth doing again: nothing came of it, as another was first."""
+    if any(value is not None for value in (result.data or {}).values()):
+        return
+    for error in result.errors or ():
+        if error.original_error is not None and undone(error.original_error):
+            raise error.original_error
 
 
 def _answer(result: ExecutionResult) -> Answer:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.json_text import plain_copy
 from launch_async.server.projects import ProjectRow
+from launch_async.server.store.engine import hold
 from launch_async.server.store.tables.people import users
 from launch_async.server.store.tables.runs import runs
 
@@ -74,6 +75,13 @@ def document_columns(column: str, text: str) -> dict[str, str | None]:
     return {column: text, f"{column}_plain": plain_copy(text)}
 
 
+async def hold_run(
+    connection: AsyncConnection, *, entity: str, project: str, run_name: str
+) -> None:
+    """Let nobody else make this run, or claim an item for it, until the transaction ends."""
+    await hold(connection, "run", entity, project.casefold(), run_name)
+
+
 def run_select() -> Select[Any]:
     """Return a SELECT whose rows `run_of` understands."""
     own = [runs.c[name] for name in RUN_COLUMNS]
@@ -92,11 +100,14 @@ def run_of(row: Any, project: ProjectRow) -> RunRow:
 
 
 async def load_run(
-    connection: AsyncConnection, project: ProjectRow, run_name: str
+    connection: AsyncConnection, project: ProjectRow, run_name: str, *, lock: bool = False
 ) -> RunRow | None:
-    """Return the run of a project by name, None when there is none."""
-    rows = await connection.execute(
-        run_select().where(runs.c.project_id == project.id, runs.c.name == run_name)
-    )
-    row = rows.one_or_none()
+    """Return the run of a project by name, None when there is none.
+
+    With `lock`, nobody else changes it until the transaction ends.
+    """
+    statement = run_select().where(runs.c.project_id == project.id, runs.c.name == run_name)
+    if lock:
+        statement = statement.with_for_update(of=runs, key_share=True)
+    row = (await connection.execute(statement)).one_or_none()
     return None if row is None else run_of(row, project)

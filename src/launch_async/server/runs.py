@@ -29,6 +29,7 @@ from launch_async.server.run_rows import (
     TERMINAL_STATES,
     RunRow,
     document_columns,
+    hold_run,
     load_run,
 )
 from launch_async.server.store.engine import insert
@@ -56,10 +57,15 @@ COLUMN_OF_INPUT = {
 Values = dict[str, Any]
 
 
-async def find_run(connection: AsyncConnection, project_id: int, run_name: str) -> int | None:
-    """Return the row id of a run by name, None when there is none."""
+async def lock_run(connection: AsyncConnection, project_id: int, run_name: str) -> int | None:
+    """Return the row id of a run by name, None when there is none.
+
+    Nobody else changes the run until the transaction ends.
+    """
     rows = await connection.execute(
-        select(runs.c.id).where(runs.c.project_id == project_id, runs.c.name == run_name)
+        select(runs.c.id)
+        .where(runs.c.project_id == project_id, runs.c.name == run_name)
+        .with_for_update(key_share=True)
     )
     return rows.scalar_one_or_none()
 
@@ -73,7 +79,12 @@ async def upsert_run(
     """
     changes = _changes(given)
     project, run_name = await _whereabouts(connection, request, given)
-    run_id = await find_run(connection, project.id, run_name)
+    run_id = await lock_run(connection, project.id, run_name)
+    if run_id is None:  # another request may make it at this moment
+        await hold_run(
+            connection, entity=project.entity_name, project=project.name, run_name=run_name
+        )
+        run_id = await lock_run(connection, project.id, run_name)
     inserted = run_id is None
     if run_id is None:
         run_id = await insert_run(connection, request, project, run_name, changes)
@@ -114,8 +125,9 @@ async def insert_run(
         "last_step": -1,
         "history_keys": "{}",
     }
+    await hold_run(connection, entity=project.entity_name, project=project.name, run_name=run_name)
     await connection.execute(insert(connection, runs).values(fresh).on_conflict_do_nothing())
-    run_id = await find_run(connection, project.id, run_name)
+    run_id = await lock_run(connection, project.id, run_name)
     if run_id is None:
         raise ApiError("the project of this run is gone", status=404)
     return run_id
@@ -138,6 +150,7 @@ async def set_run_state(
         .join(projects, projects.c.id == runs.c.project_id)
         .join(entities, entities.c.id == projects.c.entity_id)
         .where(runs.c.id == run_row_id)
+        .with_for_update(of=runs, key_share=True)
     )
     run_name, old_state, old_exit_code, project, entity = rows.one()
     if (old_state, old_exit_code) == (state, exit_code):
@@ -190,10 +203,12 @@ async def require_writable_run(
 async def require_members_run(
     connection: AsyncConnection, request: Request, storage_id: str
 ) -> RunRow:
-    """Return the run by its storage id; 403 when the viewer is no member of its entity."""
+    """Return the run by its storage id, for a change; 403 when the viewer is no member of its
+    entity."""
     run_name, project, entity = decode_run_id(storage_id)
     require_role(request.viewer, entity, Role.MEMBER)
-    return await require_run(connection, request, entity=entity, project=project, run_name=run_name)
+    place = await require_project(connection, request, entity, project)
+    return await _reload(connection, place, run_name, lock=True)
 
 
 async def require_write_by_number(
@@ -273,7 +288,7 @@ async def _whereabouts(
         run_name, project_name, entity_name = decode_run_id(given["id"])
         require_run_write(request.viewer, entity_name, project_name, run_name)
         project = await require_project(connection, request, entity_name, project_name)
-        if await find_run(connection, project.id, run_name) is None:
+        if await lock_run(connection, project.id, run_name) is None:
             raise ApiError(f"run {entity_name}/{project_name}/{run_name} not found", status=404)
         return project, run_name
     entity = await resolve_entity(connection, request, given.get("entity_name"))
@@ -304,8 +319,10 @@ def _changes(given: Values) -> Values:
     return changes
 
 
-async def _reload(connection: AsyncConnection, project: ProjectRow, run_name: str) -> RunRow:
-    run = await load_run(connection, project, run_name)
+async def _reload(
+    connection: AsyncConnection, project: ProjectRow, run_name: str, *, lock: bool = False
+) -> RunRow:
+    run = await load_run(connection, project, run_name, lock=lock)
     if run is None:
         raise ApiError(f"run {project.entity_name}/{project.name}/{run_name} not found", status=404)
     return run

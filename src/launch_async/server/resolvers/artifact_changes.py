@@ -173,6 +173,7 @@ async def update_artifact(_: None, info: Info, input: Json) -> Json:  # noqa: A0
     request = request_of(info)
     async with request.store.write() as connection:
         row = await require_changeable_artifact(connection, request, input)
+        row = await rules.locked(connection, row)
         row = await rules.update_artifact(connection, row, input, now=request.now())
     return {"artifact": artifact_shape(row)}
 
@@ -183,6 +184,7 @@ async def delete_artifact(_: None, info: Info, input: Json) -> Json:  # noqa: A0
     request = request_of(info)
     async with request.store.write() as connection:
         row = await require_members_artifact(connection, request, input["artifact_id"])
+        row = await rules.locked(connection, row)
         await rules.delete_artifact(
             connection, row, delete_aliases=bool(input.get("delete_aliases")), now=request.now()
         )
@@ -222,6 +224,7 @@ async def add_aliases(_: None, info: Info, input: Json) -> Json:  # noqa: A002
     request = request_of(info)
     async with request.store.write() as connection:
         row = await require_writable_artifact(connection, request, input["artifact_id"])
+        row = await rules.locked(connection, row)
         if row.state != COMMITTED:
             raise ApiError("only a committed version can have aliases")
         await rules.put_aliases(connection, row, _own(row.collection, input["aliases"]))
@@ -234,6 +237,7 @@ async def delete_aliases(_: None, info: Info, input: Json) -> Json:  # noqa: A00
     request = request_of(info)
     async with request.store.write() as connection:
         row = await require_writable_artifact(connection, request, input["artifact_id"])
+        row = await rules.locked(connection, row)
         await rules.take_aliases(connection, row, _own(row.collection, input["aliases"]))
     return {"success": True}
 
@@ -282,7 +286,7 @@ async def _commit(
     """Commit what was read; it stays PENDING when a newer manifest came in the meantime."""
     size = sum(entry.size for entry in manifest.contents.values())
     async with request.store.write() as connection:
-        row = await rules.reload(connection, row.id)
+        row = await rules.locked(connection, row)
         if row.state != PENDING or await uploads.uploaded_manifest(connection, row.id) != found:
             return row
         missing = await uploads.missing_files(connection, row.collection.entity_id, manifest)
