@@ -26,6 +26,7 @@ def an_entry() -> Entry:
         overrides=Overrides(args=("a",), run_config={"lr": 0.5}),
         resource_args={"env": ["A=1"]},
     )
+    item = msgspec.structs.replace(item, lease="f" * 32)
     handle = RunHandle(backend="fake", run_id=RunId("r"), item_id=ItemId("q-1"), data={"pid": 1})
     outcome = Outcome(failed=True, message="m", reason=Reason.KILLED, log_tail=("x",))
     return Entry(item=item, phase=Phase.REPORTING, handle=handle, outcome=outcome, launched_at=1.5)

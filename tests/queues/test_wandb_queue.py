@@ -35,9 +35,11 @@ async def server(tmp_path: Path, anyio_backend: str) -> AsyncGenerator[RealServe
         yield running
 
 
-def agent_of(transport: Transport, *queues: QueueRef) -> WandbQueueService:
+def agent_of(
+    transport: Transport, *queues: QueueRef, config: dict[str, Any] | None = None
+) -> WandbQueueService:
     return WandbQueueService(
-        transport, queues=queues or [QUEUE], hostname="host", agent_config={"max_jobs": 1}
+        transport, queues=queues or [QUEUE], hostname="host", agent_config=config or {"max_jobs": 1}
     )
 
 
@@ -53,6 +55,12 @@ async def popped(server: RealServer, agent: WandbQueueService, **spec: Any) -> I
     item = await agent.pop(QUEUE)
     assert isinstance(item, Item)
     return item
+
+
+async def state(server: RealServer, item: Item) -> str:
+    shown = await server.client.item("q", item.id)
+    assert shown is not None
+    return shown.state
 
 
 async def sql(server: RealServer, statement: str, **values: Any) -> None:
@@ -105,10 +113,56 @@ async def test_an_agent_that_slept_through_its_lease_cannot_claim_the_same_run(
     assert not await agent.ack(item)
 
 
-async def test_a_claim_is_repeated_in_the_next_life(server: RealServer, agent: WandbQueueService):
+async def test_a_claim_is_repeated_and_failed_in_the_next_life(
+    server: RealServer, agent: WandbQueueService
+):
     item = await popped(server, agent)
     assert await agent.ack(item)
-    assert await agent_of(server.transport).ack(item)
+    next_life = agent_of(server.transport)
+    assert await next_life.ack(item)
+    await next_life.fail(item, FAILED, files=[])
+    assert await state(server, item) == "FAILED"
+
+
+async def test_an_agent_fails_only_what_it_still_holds(
+    server: RealServer, agent: WandbQueueService
+):
+    late = await popped(server, agent)
+    past = "2001-01-01 00:00:00.000000"
+    await sql(server, "UPDATE queue_items SET lease_expires_at = :past", past=past)
+    item = await agent.pop(QUEUE)
+    assert isinstance(item, Item)
+    assert item.lease != late.lease
+    for held in (late, RejectedItem(id=late.id, queue=QUEUE, message="?", lease=late.lease)):
+        await agent.fail(held, FAILED, files=[])
+        assert await state(server, item) == "LEASED"
+    await agent.fail(item, FAILED, files=[])
+    assert await state(server, item) == "FAILED"
+
+
+async def test_an_agent_is_the_same_at_its_next_start(server: RealServer):
+    config = {"identity": "abc"}
+    assert (
+        await agent_of(server.transport, config=config).register()
+        == await agent_of(server.transport, config=config).register()
+    )
+    assert (
+        await agent_of(server.transport).register() != await agent_of(server.transport).register()
+    )
+
+
+async def test_a_service_that_hands_out_no_leases_is_shown_none(server: RealServer):
+    wandbs = WithoutLeases(server.transport)
+    agent = agent_of(wandbs)
+    await agent.register()
+    item = await popped(server, agent)
+    assert item.lease is None
+    assert await agent.ack(item)
+    await agent.fail(item, FAILED, files=[])
+    assert await state(server, item) == "FAILED"
+    assert wandbs.documents.count(operations.POP_FIELDS) == 1, "it is asked once"
+    assert operations.POP_LEASED not in wandbs.documents
+    assert not wandbs.headers
 
 
 async def test_what_cannot_be_understood_is_rejected_by_name(
@@ -172,6 +226,29 @@ class CountingTransport:
             raise RequestRefused("permission denied", status=200)
         if self._transport is None:
             return self.answers
+        return await self._transport.execute(document, variables)
+
+
+class WithoutLeases:
+    """Answers as W&B's service does, whose pop has no lease to show."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.base_url = transport.base_url
+        self.documents: list[str] = []
+        self.headers: dict[str, str] = {}
+        self._transport = transport
+
+    async def execute(
+        self,
+        document: str,
+        variables: dict[str, Any],
+        *,
+        headers: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
+        self.documents.append(document)
+        self.headers |= headers or {}
+        if document == operations.POP_FIELDS:
+            return {"__type": {"fields": [{"name": "runQueueItemId"}, {"name": "runSpec"}]}}
         return await self._transport.execute(document, variables)
 
 

@@ -32,6 +32,21 @@ async def test_a_queue_fills_in_the_resource_and_its_arguments(launch: Launch) -
     )
 
 
+async def test_the_queues_part_and_the_items_stay_readable_apart(launch: Launch) -> None:
+    queue = {"cpus": "{{n}}", "deep": {"a": 1}}
+    schema = {"type": "integer", "default": 2}
+    await launch.queue(args=queue, variables={"n": {"schema": schema}})
+    plain = await launch.push()
+    own = {"local-process": {"deep": {"b": [1]}, "cpus": None}}
+    with_own = await launch.push(spec=spec(resource_args=own))
+    assert (await launch.item(plain))["ownResourceArgs"] == {}
+    shown = await launch.item(with_own)
+    assert shown["ownResourceArgs"] == own
+    assert shown["runSpec"]["resource_args"] == {
+        "local-process": {"deep": {"a": 1, "b": [1]}, "cpus": None}
+    }
+
+
 async def test_a_queue_without_a_config_runs_what_the_agent_assumes(
     launch: Launch, http: Http
 ) -> None:
@@ -55,6 +70,8 @@ async def test_a_queue_without_a_config_runs_what_the_agent_assumes(
     [
         ({"entity": None}, "has no entity"),
         ({"project": ""}, "has no project"),
+        ({"project": "a/b"}, "a project name may not contain"),
+        ({"project": "x" * 129}, "a project name has 1 to 128 characters"),
         ({"entity": "stranger"}, "there is no entity 'stranger'"),
         ({"job": None}, "has nothing to run"),
         ({"docker": {"docker_image": "i:1"}}, "names job and docker.docker_image"),

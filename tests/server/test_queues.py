@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from client_documents import client_document
-from launch_harness import WHERE, Launch
+from launch_harness import CANCEL, CANCEL_ALL, CHANGE, REQUEUE, WHERE, Launch
 from server_harness import Http, Server
 
 from launch_async.server.users import create_api_key, create_user
@@ -114,6 +114,29 @@ async def test_an_upsert_changes_a_queue_and_leaves_no_config_behind(
     assert config.template_variables == "{}", "null clears them"
 
 
+@pytest.mark.parametrize(
+    ("links", "reason"),
+    [
+        ({}, "has the form"),
+        ({"links": ["https://example.com"]}, "link 1 needs a label and a url"),
+        ({"links": [{"label": "a", "url": "http://x"}, {"label": "b"}]}, "link 2 needs"),
+        ({"links": [{"label": "l", "url": "javascript:alert(1)"}]}, "link 'l': its url must begin"),
+    ],
+)
+async def test_a_link_that_is_none_is_refused(http: Http, links: Any, reason: str) -> None:
+    reply = await http.ask(
+        client_document("UpsertRunQueue.core"),
+        **WHERE,
+        queueName="q",
+        resourceType="local-process",
+        resourceConfig="{}",
+        externalLinks=json.dumps(links),
+    )
+    assert reply.status == 400
+    assert reason in reply.json()["errors"][0]["message"]
+    assert await shown(http, "q") is None
+
+
 async def test_a_deleted_queue_takes_its_items_along(
     launch: Launch, http: Http, server: Server
 ) -> None:
@@ -165,6 +188,10 @@ async def test_a_stranger_reaches_neither_queue_nor_item(
     assert (await ask("DeleteRunQueue.jobs", id=queue_id))[0] == 404
     gone = {"queueID": queue_id, "runQueueItemId": item}
     assert (await ask("DeleteFromRunQueue.jobs", **gone))[0] == 404
+    for document in (CANCEL, REQUEUE):
+        assert (await http.ask(document, key, item=item)).status == 404
+    for document in (CANCEL_ALL, CHANGE):
+        assert (await http.ask(document, key, queue=queue_id, paused=True)).status == 404
     ack = await ask("ackRunQueueItem.api", itemId=item, runId="r1")
     assert ack == (200, {"ackRunQueueItem": {"success": False}})
     fail = await ask("failRunQueueItem.api", **told)
@@ -172,4 +199,6 @@ async def test_a_stranger_reaches_neither_queue_nor_item(
     assert await ask("LaunchAgent.api", agentId=agent) == (200, {"launchAgent": None})
     updated = await ask("updateLaunchAgent.api", agentId=agent, agentStatus="KILLED")
     assert updated == (200, {"updateLaunchAgent": {"success": False}})
-    assert await launch.state(item) == "CLAIMED"
+    kept = await launch.item(item)
+    assert (kept["state"], kept["stopRequested"]) == ("CLAIMED", False)
+    assert (await launch.change())["isPaused"] is False
