@@ -21,7 +21,19 @@ from launch_async.server.runs import insert_run
 
 pytestmark = pytest.mark.anyio
 
-PROJECT = ProjectRow(1, 1, USERNAME, "filters", None, None, None, utc_now())
+PROJECT = ProjectRow(
+    id=1,
+    entity_id=1,
+    entity_name=USERNAME,
+    entity_kind="user",
+    entity_user_id=1,
+    entity_created_at=utc_now(),
+    name="filters",
+    description=None,
+    access=None,
+    created_by=None,
+    created_at=utc_now(),
+)
 MISSING = object()
 VALUES = [1, 1.0, 2.5, -3, 10**18, "a", "ab", "b", "", "1", "é", True, False, None, MISSING]
 LISTS = [[], [1, 2], ["a", 3], [None], [[1]], {"k": 1}, {}]

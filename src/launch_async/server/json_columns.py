@@ -1,7 +1,7 @@
-"""Looking into JSON documents that are kept as text, in SQL of either database.
+"""Looking into JSON documents, in SQL of either database.
 
-A document is taken apart by the database's own functions, so its text must be plain: see
-`json_text.plain_copy`. Every condition here is true or false, never NULL.
+A document is a column of type JsonDocument: jsonb on PostgreSQL, on SQLite a text that is parsed
+anew each time. Every condition here is true or false, never NULL.
 """
 
 import operator
@@ -146,13 +146,12 @@ class JsonPlace:
         return case((is_text, self._as_text()), else_="").collate("C")
 
     def _value(self) -> ColumnElement[Any]:
-        whole = cast(self._document, JSONB)
         if not self._keys:
-            return whole
-        return func.jsonb_extract_path(whole, *self._keys, type_=JSONB)
+            return self._document
+        return func.jsonb_extract_path(self._document, *self._keys, type_=JSONB)
 
     def _as_text(self) -> ColumnElement[str]:
-        return func.jsonb_extract_path_text(cast(self._document, JSONB), *self._keys, type_=Text)
+        return func.jsonb_extract_path_text(self._document, *self._keys, type_=Text)
 
     def _path(self) -> str:
         return "$" + "".join(f'."{key}"' for key in self._keys)

@@ -11,6 +11,7 @@ from sqlalchemy import Float as SqlFloat
 from launch_async.server.errors import ApiError
 from launch_async.server.json_columns import JsonPlace
 from launch_async.server.projects import ProjectRow
+from launch_async.server.store.tables import JsonDocument
 from launch_async.server.store.tables.people import users
 from launch_async.server.store.tables.runs import runs
 
@@ -113,13 +114,13 @@ def field_of(name: str, project: ProjectRow, *, sqlite: bool) -> Field:
     if plain is not None:
         return plain
     if name == "tags":
-        return JsonField((JsonPlace(runs.c.tags, (), sqlite=sqlite),))
+        return JsonField((JsonPlace(cast(runs.c.tags, JsonDocument), (), sqlite=sqlite),))
     section, _, rest = name.partition(".")
     if section in DOCUMENTS and rest:
         column = DOCUMENTS[section]
-        text = func.coalesce(runs.c[f"{column}_plain"], runs.c[column])
+        document = runs.c[f"{column}_document"]
         ways = _ways(section, rest)
-        return JsonField(tuple(JsonPlace(text, keys, sqlite=sqlite) for keys in ways))
+        return JsonField(tuple(JsonPlace(document, keys, sqlite=sqlite) for keys in ways))
     known = ", ".join(PLAIN_NAMES)
     raise ApiError(
         f"runs have no field {name!r} here; they have {known}, config.KEY and summary_metrics.KEY"

@@ -2,7 +2,8 @@
 
 from datetime import UTC, datetime
 
-from sqlalchemy import DateTime, Dialect, MetaData
+from sqlalchemy import ColumnElement, DateTime, Dialect, MetaData, Text, cast, column, func
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeDecorator
 
 metadata = MetaData(
@@ -37,3 +38,12 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None or value.tzinfo is not None:
             return value
         return value.replace(tzinfo=UTC)
+
+
+JsonDocument = Text().with_variant(JSONB(), "postgresql")
+"""JSON that the database looks into: parsed where it can be kept so, else its text."""
+
+
+def document_of(name: str) -> ColumnElement[str]:
+    """Return what a column of type JsonDocument is computed from: the text, or its plain copy."""
+    return cast(func.coalesce(column(f"{name}_plain", Text), column(name, Text)), JsonDocument)

@@ -4,6 +4,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Computed,
     ForeignKey,
     Index,
     Integer,
@@ -13,7 +14,12 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from launch_async.server.store.tables import UtcDateTime, metadata
+from launch_async.server.store.tables import (
+    JsonDocument,
+    UtcDateTime,
+    document_of,
+    metadata,
+)
 
 projects = Table(
     "projects",
@@ -52,6 +58,9 @@ runs = Table(
     # As a database's own functions can read it; null: as the column without "plain".
     Column("config_plain", Text, nullable=True),
     Column("summary_plain", Text, nullable=True),
+    # What runs are filtered and ordered by; PostgreSQL keeps it taken apart.
+    Column("config_document", JsonDocument, Computed(document_of("config")), nullable=True),
+    Column("summary_document", JsonDocument, Computed(document_of("summary")), nullable=True),
     Column("state", String(16), nullable=False),
     Column("exit_code", Integer, nullable=True),
     Column("stop_requested", Boolean, nullable=False),

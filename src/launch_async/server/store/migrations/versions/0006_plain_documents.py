@@ -1,9 +1,10 @@
-"""Copies of configs and summaries that a database can read where the text itself is no plain JSON."""
+"""Configs and summaries that a database can look into, also where the text is no plain JSON."""
 
 import sqlalchemy as sa
 from alembic import op
 
 from launch_async.server.json_text import plain_copy
+from launch_async.server.store.tables import JsonDocument, document_of
 
 revision = "0006"
 down_revision = "0005"
@@ -39,6 +40,11 @@ def upgrade() -> None:
             copies = {"config_plain": _copy(config), "summary_plain": _copy(summary)}
             if any(copy is not None for copy in copies.values()):
                 connection.execute(sa.update(runs).where(runs.c.id == run_id).values(**copies))
+    # PostgreSQL keeps it parsed; to a SQLite table such a column cannot be added.
+    kept = True if connection.dialect.name == "postgresql" else None
+    for name in ("config", "summary"):
+        computed = sa.Computed(document_of(name), persisted=kept)
+        op.add_column("runs", sa.Column(f"{name}_document", JsonDocument, computed, nullable=True))
 
 
 def _copy(text: str) -> str | None:
