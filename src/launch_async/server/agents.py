@@ -21,6 +21,7 @@ from launch_async.server.store.engine import insert
 from launch_async.server.store.tables.people import entities, users
 from launch_async.server.store.tables.queues import launch_agent_queues, launch_agents, run_queues
 from launch_async.server.store.tables.runs import projects
+from launch_async.server.store.tables.texts import in_order
 
 AGENT: Final = "LaunchAgent"
 POLLING: Final = "POLLING"
@@ -266,7 +267,7 @@ async def _queues_of(
         select(launch_agent_queues.c.agent_id, run_queues.c.id, run_queues.c.name)
         .join(run_queues, run_queues.c.id == launch_agent_queues.c.queue_id)
         .where(launch_agent_queues.c.agent_id.in_(agent_ids))
-        .order_by(run_queues.c.name)
+        .order_by(in_order(run_queues.c.name))
     )
     found: dict[int, tuple[AgentQueue, ...]] = {}
     for agent_id, queue_id, name in rows:

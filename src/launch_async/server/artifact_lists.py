@@ -30,6 +30,7 @@ from launch_async.server.store.tables.artifacts import (
     artifacts,
 )
 from launch_async.server.store.tables.people import entities
+from launch_async.server.store.tables.texts import in_order
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -76,7 +77,7 @@ async def types_of(connection: AsyncConnection, project_id: int) -> list[TypeRow
             artifact_types.c.created_at,
         )
         .where(artifact_types.c.project_id == project_id)
-        .order_by(artifact_types.c.name)
+        .order_by(in_order(artifact_types.c.name))
     )
     return [TypeRow(*row) for row in rows]
 
@@ -149,7 +150,7 @@ async def files_page(
     if names is not None:
         found = await _named_files(connection, which, names)
         return Page(list(found[start : start + size]), start, len(found))
-    statement = FILE_SELECT.where(which).order_by(artifact_files.c.name)
+    statement = FILE_SELECT.where(which).order_by(in_order(artifact_files.c.name))
     rows = await connection.execute(statement.offset(start).limit(size))
     total = await count(connection, select(artifact_files.c.name).where(which))
     return Page([FileRow(*row) for row in rows], start, total)
@@ -170,7 +171,7 @@ async def tags_of(connection: AsyncConnection, collection_id: int) -> list[tuple
     rows = await connection.execute(
         select(artifact_collection_tags.c.id, artifact_collection_tags.c.name)
         .where(artifact_collection_tags.c.collection_id == collection_id)
-        .order_by(artifact_collection_tags.c.name)
+        .order_by(in_order(artifact_collection_tags.c.name))
     )
     return [(row.id, row.name) for row in rows]
 
@@ -222,7 +223,7 @@ async def _named_files(
     for start in range(0, len(wanted), NAMES_AT_ONCE):
         chunk = wanted[start : start + NAMES_AT_ONCE]
         statement = FILE_SELECT.where(which, artifact_files.c.name.in_(chunk))
-        rows = await connection.execute(statement.order_by(artifact_files.c.name))
+        rows = await connection.execute(statement.order_by(in_order(artifact_files.c.name)))
         found += [FileRow(*row) for row in rows]
     return found
 

@@ -79,7 +79,7 @@ async def list_files(
     after_id: int = 0,
     limit: int,
 ) -> list[RunFile]:
-    """Return uploaded files by row id, of these names or, like SQL's LIKE, of this pattern.
+    """Return uploaded files by row id, of these names or, like MySQL's LIKE, of this pattern.
 
     A name that is asked for is returned before its upload too, so that it can be uploaded.
     """
@@ -93,7 +93,7 @@ async def list_files(
         if pattern is not None:
             if len(pattern) > MAX_FILE_NAME:
                 raise ApiError(f"a pattern has at most {MAX_FILE_NAME} characters")
-            wanted.append(run_files.c.name.like(pattern))
+            wanted.append(run_files.c.name.ilike(pattern, escape="\\"))
     return await _select(connection, run_id, wanted, limit)
 
 

@@ -5,7 +5,8 @@ import binascii
 
 from launch_async.server.errors import ApiError
 
-MAX_DIGITS = 18  # what fits into the 64 bits of a row id
+MAX_NUMBER = 2**31 - 1  # what a row id can be on PostgreSQL
+MAX_DIGITS = len(str(MAX_NUMBER))
 
 
 def encode_id(kind: str, *parts: str | int) -> str:
@@ -41,7 +42,8 @@ def read_number(text: str) -> int | None:
     """Return the whole number that a text is, None when it is none or no row can have it."""
     if not 1 <= len(text) <= MAX_DIGITS or not text.isascii() or not text.isdigit():
         return None
-    return int(text)
+    number = int(text)
+    return number if number <= MAX_NUMBER else None
 
 
 def encode_run_id(run_name: str, project: str, entity: str) -> str:

@@ -13,6 +13,7 @@ from launch_async.server.context import Request, utc_now
 from launch_async.server.errors import ApiError
 from launch_async.server.store.engine import insert
 from launch_async.server.store.tables.people import api_keys, entities, memberships, users
+from launch_async.server.store.tables.texts import in_order
 from launch_async.server.users import digest_of
 
 
@@ -76,7 +77,7 @@ async def teams_of(connection: AsyncConnection, user_id: int) -> Mapping[str, st
         select(entities.c.name, memberships.c.role)
         .join(memberships, memberships.c.entity_id == entities.c.id)
         .where(memberships.c.user_id == user_id, entities.c.kind == "team")
-        .order_by(entities.c.name)
+        .order_by(in_order(entities.c.name))
     )
     return {row.name: row.role for row in rows}
 
@@ -87,7 +88,7 @@ async def members_of(connection: AsyncConnection, entity_id: int) -> Mapping[str
         select(users.c.username, memberships.c.role)
         .join(memberships, memberships.c.user_id == users.c.id)
         .where(memberships.c.entity_id == entity_id)
-        .order_by(users.c.username)
+        .order_by(in_order(users.c.username))
     )
     return {row.username: row.role for row in rows}
 

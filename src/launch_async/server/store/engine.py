@@ -96,8 +96,9 @@ class Store:
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[AsyncConnection]:
         """Lend a connection that sees one consistent state; it is not for writing."""
-        with anyio.CancelScope(shield=True), told_apart():
+        with anyio.CancelScope(shield=True), told_apart() as stage:
             async with self._engine.connect() as connection:
+                stage.connected = True
                 yield connection
 
     @asynccontextmanager
@@ -110,6 +111,7 @@ class Store:
         async with self._own_turn():
             with anyio.CancelScope(shield=True), told_apart() as stage:
                 async with self._writer.begin() as connection:
+                    stage.connected = True
                     yield connection
                     stage.committing = True
 
@@ -120,9 +122,11 @@ class Store:
         """
         with anyio.CancelScope(shield=True), told_apart():
             if self._reads is not None:
-                return await self._reads.run(work)
-            async with self._glances.connect() as connection:
-                return await work(connection)
+                found = await self._reads.run(work)
+            else:
+                async with self._glances.connect() as connection:
+                    found = await work(connection)
+        return found
 
     async def transact(self, work: Work[T]) -> T:
         """Do a short write that is asked for often; the work awaits nothing but its connection.

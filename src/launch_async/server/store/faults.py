@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 import anyio
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from launch_async.server.errors import ApiError, Busy
@@ -32,6 +32,7 @@ log = structlog.get_logger(__name__)
 class Stage:
     """How far a transaction got."""
 
+    connected = False
     committing = False
 
 
@@ -41,7 +42,9 @@ def told_apart() -> Generator[Stage]:
     stage = Stage()
     try:
         yield stage
-    except (DBAPIError, PoolTimeout, TimeoutError, ConnectionError, OverflowError) as error:
+    except (StatementError, PoolTimeout, OSError, OverflowError) as error:
+        if isinstance(error, StatementError) and isinstance(error.orig, ApiError):
+            raise error.orig from None  # a value that was refused before it was sent
         refusal = _refusal(error, stage)
         if refusal is None:
             raise
@@ -78,10 +81,20 @@ def sqlstate_of(error: DBAPIError) -> str:
 
 
 def _refusal(error: Exception, stage: Stage) -> ApiError | None:
-    if isinstance(error, OverflowError):
-        return ApiError(TOO_LARGE)
-    if not isinstance(error, DBAPIError):
-        return Busy(BUSY, undone=False)
+    match error:
+        case DBAPIError():
+            return _refusal_of(error, stage)
+        case StatementError():
+            return None
+        case OverflowError():
+            return ApiError(TOO_LARGE)
+        case TimeoutError() | ConnectionError() | PoolTimeout():
+            return Busy(BUSY, undone=False)
+        case _:  # an OSError: of the database only as long as there is no connection to it
+            return None if stage.connected else Busy(BUSY, undone=False)
+
+
+def _refusal_of(error: DBAPIError, stage: Stage) -> ApiError | None:
     state = sqlstate_of(error)
     if state.startswith(NOT_STORABLE):
         return ApiError(TOO_LARGE)

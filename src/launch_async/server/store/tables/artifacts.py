@@ -7,20 +7,20 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    String,
     Table,
     Text,
     UniqueConstraint,
 )
 
 from launch_async.server.store.tables import UtcDateTime, metadata
+from launch_async.server.store.tables.texts import Bounded
 
 artifact_types = Table(
     "artifact_types",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("project_id", Integer, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
-    Column("name", String(128), nullable=False),
+    Column("name", Bounded(128), nullable=False),
     Column("description", Text, nullable=True),
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("project_id", "name"),
@@ -33,8 +33,8 @@ artifact_collections = Table(
     Column("id", Integer, primary_key=True),
     Column("project_id", Integer, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
     Column("type_id", Integer, ForeignKey("artifact_types.id"), nullable=False),
-    Column("name", String(128), nullable=False),
-    Column("kind", String(16), nullable=False, server_default="SEQUENCE"),  # or PORTFOLIO
+    Column("name", Bounded(128), nullable=False),
+    Column("kind", Bounded(16), nullable=False, server_default="SEQUENCE"),  # or PORTFOLIO
     Column("description", Text, nullable=True),
     Column("next_version", Integer, nullable=False),  # never given twice, not even after a delete
     Column("created_at", UtcDateTime, nullable=False),
@@ -54,12 +54,12 @@ artifacts = Table(
         ForeignKey("artifact_collections.id", ondelete="CASCADE"),
         nullable=False,
     ),
-    Column("state", String(16), nullable=False),
+    Column("state", Bounded(16), nullable=False),
     Column("version_index", Integer, nullable=True),  # given by the commit
-    Column("digest", String(128), nullable=False),
-    Column("digest_algorithm", String(32), nullable=False),
-    Column("client_id", String(256), nullable=True),
-    Column("distributed_id", String(256), nullable=True),  # shared by runs that make one version
+    Column("digest", Bounded(128), nullable=False),
+    Column("digest_algorithm", Bounded(32), nullable=False),
+    Column("client_id", Bounded(256), nullable=True),
+    Column("distributed_id", Bounded(256), nullable=True),  # shared by runs that make one version
     Column("description", Text, nullable=True),
     Column("metadata", Text, nullable=True),  # JSON text as the client gave it
     Column("labels", Text, nullable=True),
@@ -121,7 +121,7 @@ artifact_aliases = Table(
         nullable=False,
         index=True,
     ),
-    Column("alias", String(128), nullable=False),
+    Column("alias", Bounded(128), nullable=False),
     UniqueConstraint("collection_id", "alias"),
     sqlite_autoincrement=True,
 )
@@ -131,7 +131,7 @@ artifact_tags = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("artifact_id", Integer, ForeignKey("artifacts.id", ondelete="CASCADE"), nullable=False),
-    Column("name", String(128), nullable=False),
+    Column("name", Bounded(128), nullable=False),
     UniqueConstraint("artifact_id", "name"),
     sqlite_autoincrement=True,
 )
@@ -146,7 +146,7 @@ artifact_collection_tags = Table(
         ForeignKey("artifact_collections.id", ondelete="CASCADE"),
         nullable=False,
     ),
-    Column("name", String(128), nullable=False),
+    Column("name", Bounded(128), nullable=False),
     UniqueConstraint("collection_id", "name"),
     sqlite_autoincrement=True,
 )
@@ -162,10 +162,10 @@ artifact_manifests = Table(
         nullable=False,
         index=True,
     ),
-    Column("name", String(256), nullable=False),
-    Column("kind", String(16), nullable=False),  # FULL, INCREMENTAL or PATCH
+    Column("name", Bounded(256), nullable=False),
+    Column("kind", Bounded(16), nullable=False),  # FULL, INCREMENTAL or PATCH
     Column("base_artifact_id", Integer, nullable=True),  # what an INCREMENTAL one adds to
-    Column("digest", String(128), nullable=False),  # base64 MD5; empty until the client knows it
+    Column("digest", Bounded(128), nullable=False),  # base64 MD5; empty until the client knows it
     Column("size", BigInteger, nullable=True),  # null: not uploaded yet
     Column("created_at", UtcDateTime, nullable=False),
     sqlite_autoincrement=True,
@@ -177,11 +177,11 @@ artifact_files = Table(
     Column(
         "artifact_id", Integer, ForeignKey("artifacts.id", ondelete="CASCADE"), primary_key=True
     ),
-    Column("name", String(1024), primary_key=True),
-    Column("digest", String(512), nullable=False),  # base64 MD5, or whatever names a reference
-    Column("md5", String(32), nullable=True),  # hex; null for a reference
+    Column("name", Bounded(1024), primary_key=True),
+    Column("digest", Bounded(512), nullable=False),  # base64 MD5, or whatever names a reference
+    Column("md5", Bounded(32), nullable=True),  # hex; null for a reference
     Column("size", BigInteger, nullable=False),
-    Column("birth_artifact", String(64), nullable=True),
+    Column("birth_artifact", Bounded(64), nullable=True),
     Column("ref", Text, nullable=True),
     Index(None, "md5"),
 )
@@ -190,12 +190,12 @@ artifact_blobs = Table(
     "artifact_blobs",
     metadata,
     Column("entity_id", Integer, ForeignKey("entities.id", ondelete="CASCADE"), primary_key=True),
-    Column("md5", String(32), primary_key=True),  # hex
+    Column("md5", Bounded(32), primary_key=True),  # hex
     Column("size", BigInteger, nullable=True),
     Column("present", Boolean, nullable=False),  # the bytes are here and have this MD5
     Column("artifact_id", Integer, nullable=False),  # the first that stored it; may be gone by now
     # Part of the key: bytes that are stored again after they were swept never meet their sweeper.
-    Column("edition", String(16), nullable=False, server_default=""),
+    Column("edition", Bounded(16), nullable=False, server_default=""),
     Column("created_at", UtcDateTime, nullable=False),
     # Since when it may be nobody's; null: a committed version was seen to hold it.
     Column("loose_since", UtcDateTime, nullable=True, index=True),
@@ -207,7 +207,7 @@ artifact_pending_blobs = Table(
     Column(
         "artifact_id", Integer, ForeignKey("artifacts.id", ondelete="CASCADE"), primary_key=True
     ),
-    Column("md5", String(32), primary_key=True),  # hex; what a PENDING version is going to hold
+    Column("md5", Bounded(32), primary_key=True),  # hex; what a PENDING version is going to hold
     Index(None, "md5"),
 )
 
@@ -216,8 +216,8 @@ artifact_uploads = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("entity_id", Integer, ForeignKey("entities.id", ondelete="CASCADE"), nullable=False),
-    Column("md5", String(32), nullable=False),  # hex, of the whole
-    Column("parts_digest", String(64), nullable=False),  # tells apart how a content is cut
+    Column("md5", Bounded(32), nullable=False),  # hex, of the whole
+    Column("parts_digest", Bounded(64), nullable=False),  # tells apart how a content is cut
     Column("touched_at", UtcDateTime, nullable=False, index=True),
     Column("joining_since", UtcDateTime, nullable=True),  # somebody puts the parts together
     UniqueConstraint("entity_id", "md5", "parts_digest"),
@@ -234,7 +234,7 @@ artifact_upload_parts = Table(
         primary_key=True,
     ),
     Column("number", Integer, primary_key=True),
-    Column("md5", String(32), nullable=False),  # hex
+    Column("md5", Bounded(32), nullable=False),  # hex
     Column("size", BigInteger, nullable=True),  # null: not uploaded yet
 )
 
@@ -242,7 +242,7 @@ blob_garbage = Table(
     "blob_garbage",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("key", String(256), nullable=False),  # of a blob that nothing refers to any more
+    Column("key", Bounded(256), nullable=False),  # of a blob that nothing refers to any more
     sqlite_autoincrement=True,
 )
 
@@ -253,9 +253,9 @@ artifact_runs = Table(
     Column("artifact_id", Integer, ForeignKey("artifacts.id", ondelete="CASCADE"), nullable=False),
     # By name, not by id: artifacts outlive the runs that made them.
     Column("project_id", Integer, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
-    Column("run_name", String(128), nullable=False),
-    Column("role", String(8), nullable=False),  # input or output
-    Column("used_as", String(128), nullable=True),
+    Column("run_name", Bounded(128), nullable=False),
+    Column("role", Bounded(8), nullable=False),  # input or output
+    Column("used_as", Bounded(128), nullable=True),
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("artifact_id", "project_id", "run_name", "role"),
     Index(None, "project_id", "run_name", "role"),

@@ -1,16 +1,17 @@
 """Who may ask: users, the entities that own things, memberships and keys."""
 
-from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, String, Table, Text, false
+from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, Table, Text, false
 
 from launch_async.server.store.tables import UtcDateTime, metadata
+from launch_async.server.store.tables.texts import Bounded
 
 users = Table(
     "users",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("username", String(128), nullable=False, unique=True),
-    Column("name", String(256), nullable=False),
-    Column("email", String(320), nullable=True),
+    Column("username", Bounded(128), nullable=False, unique=True),
+    Column("name", Bounded(256), nullable=False),
+    Column("email", Bounded(320), nullable=True),
     Column("admin", Boolean, nullable=False),
     Column("service", Boolean, nullable=False, server_default=false()),
     Column("created_at", UtcDateTime, nullable=False),
@@ -21,8 +22,8 @@ entities = Table(
     "entities",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("name", String(128), nullable=False, unique=True),
-    Column("kind", String(8), nullable=False),  # user or team
+    Column("name", Bounded(128), nullable=False, unique=True),
+    Column("kind", Bounded(8), nullable=False),  # user or team
     Column(
         "user_id", Integer, ForeignKey("users.id", ondelete="CASCADE"), nullable=True, unique=True
     ),
@@ -41,7 +42,7 @@ memberships = Table(
         primary_key=True,
         index=True,
     ),
-    Column("role", String(8), nullable=False, server_default="member"),  # viewer, member or admin
+    Column("role", Bounded(8), nullable=False, server_default="member"),  # viewer, member or admin
     Column("created_at", UtcDateTime, nullable=False),
 )
 
@@ -52,9 +53,9 @@ api_keys = Table(
     Column(
         "user_id", Integer, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True
     ),
-    Column("digest", String(64), nullable=False, unique=True),  # SHA-256, hex
-    Column("hint", String(8), nullable=False),  # last characters, for people to tell keys apart
-    Column("description", String(256), nullable=True),
+    Column("digest", Bounded(64), nullable=False, unique=True),  # SHA-256, hex
+    Column("hint", Bounded(8), nullable=False),  # last characters, for people to tell keys apart
+    Column("description", Bounded(256), nullable=True),
     Column("created_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime, nullable=True),
     sqlite_autoincrement=True,
@@ -65,10 +66,10 @@ audit_log = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("at", UtcDateTime, nullable=False),
-    Column("username", String(128), nullable=False),  # names, as the trail outlives its subjects
-    Column("entity_name", String(128), nullable=True),  # null: the server's own matters
-    Column("action", String(64), nullable=False),  # such as queue.pause
-    Column("subject", String(256), nullable=False),
+    Column("username", Bounded(128), nullable=False),  # names, as the trail outlives its subjects
+    Column("entity_name", Bounded(128), nullable=True),  # null: the server's own matters
+    Column("action", Bounded(64), nullable=False),  # such as queue.pause
+    Column("subject", Bounded(256), nullable=False),
     Column("details", Text, nullable=False),  # JSON object
     Index(None, "entity_name", "id"),
     sqlite_autoincrement=True,

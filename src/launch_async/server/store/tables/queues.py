@@ -6,7 +6,6 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    String,
     Table,
     Text,
     UniqueConstraint,
@@ -15,6 +14,7 @@ from sqlalchemy import (
 )
 
 from launch_async.server.store.tables import UtcDateTime, metadata
+from launch_async.server.store.tables.texts import Bounded
 
 resource_configs = Table(
     "resource_configs",
@@ -27,7 +27,7 @@ resource_configs = Table(
         nullable=False,
         index=True,
     ),
-    Column("resource", String(64), nullable=False),
+    Column("resource", Bounded(64), nullable=False),
     Column("config", Text, nullable=False),  # JSON object {"resource_args": {resource: {}}}
     Column("template_variables", Text, nullable=False),  # JSON object by name
     Column("created_at", UtcDateTime, nullable=False),
@@ -39,9 +39,9 @@ run_queues = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("project_id", Integer, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
-    Column("name", String(64), nullable=False),
-    Column("access", String(16), nullable=False),
-    Column("prioritization_mode", String(16), nullable=False),
+    Column("name", Bounded(64), nullable=False),
+    Column("access", Bounded(16), nullable=False),
+    Column("prioritization_mode", Bounded(16), nullable=False),
     Column(
         "config_id", Integer, ForeignKey("resource_configs.id", ondelete="SET NULL"), nullable=True
     ),
@@ -60,16 +60,16 @@ launch_agents = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("project_id", Integer, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
-    Column("name", String(64), nullable=False, unique=True),  # the id of the agent's hidden run
-    Column("hostname", String(256), nullable=False),
-    Column("version", String(64), nullable=True),
+    Column("name", Bounded(64), nullable=False, unique=True),  # the id of the agent's hidden run
+    Column("hostname", Bounded(256), nullable=False),
+    Column("version", Bounded(64), nullable=True),
     Column("config", Text, nullable=True),  # JSON object
-    Column("status", String(16), nullable=False),
+    Column("status", Bounded(16), nullable=False),
     Column("stop_polling", Boolean, nullable=False),
     Column("created_by", Integer, ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
     Column("created_at", UtcDateTime, nullable=False),
     Column("heartbeat_at", UtcDateTime, nullable=False),
-    Column("identity", String(128), nullable=True),  # kept by the agent over its starts
+    Column("identity", Bounded(128), nullable=True),  # kept by the agent over its starts
     Index(None, "project_id", "identity", unique=True),
     sqlite_autoincrement=True,
 )
@@ -94,8 +94,8 @@ queue_items = Table(
     metadata,
     Column("id", Integer, primary_key=True),  # its order is the order of the pushes
     Column("queue_id", Integer, ForeignKey("run_queues.id", ondelete="CASCADE"), nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("ended_by", String(8), nullable=True),
+    Column("state", Bounded(16), nullable=False),
+    Column("ended_by", Bounded(8), nullable=True),
     Column("priority", Integer, nullable=False),
     Column("run_spec", Text, nullable=False),  # JSON object
     Column("own_resource_args", Text, nullable=True),  # JSON object: the item's part of the merge
@@ -105,16 +105,16 @@ queue_items = Table(
     Column("agent_id", Integer, ForeignKey("launch_agents.id", ondelete="SET NULL"), nullable=True),
     Column("leased_at", UtcDateTime, nullable=True),
     Column("lease_expires_at", UtcDateTime, nullable=True),
-    Column("lease", String(32), nullable=True),  # a new token at each pop
+    Column("lease", Bounded(32), nullable=True),  # a new token at each pop
     Column("stop_requested", Boolean, nullable=False, server_default=false()),
     Column("claimed_at", UtcDateTime, nullable=True),
     Column("started_at", UtcDateTime, nullable=True),
     Column("ended_at", UtcDateTime, nullable=True),
-    Column("run_name", String(128), nullable=True),
-    Column("run_entity", String(128), nullable=False),  # where the run will be
-    Column("run_project_folded", String(256), nullable=False),
+    Column("run_name", Bounded(128), nullable=True),
+    Column("run_entity", Bounded(128), nullable=False),  # where the run will be
+    Column("run_project_folded", Bounded(256), nullable=False),
     Column("message", Text, nullable=True),
-    Column("stage", String(64), nullable=True),
+    Column("stage", Bounded(64), nullable=True),
     Column("file_paths", Text, nullable=False),  # JSON list
     Index(None, "queue_id", "state", "priority", "id"),
     Index(None, "run_name"),
@@ -153,7 +153,7 @@ queue_item_warnings = Table(
         index=True,
     ),
     Column("message", Text, nullable=False),
-    Column("stage", String(64), nullable=False),
+    Column("stage", Bounded(64), nullable=False),
     Column("file_paths", Text, nullable=False),  # JSON list
     Column("created_at", UtcDateTime, nullable=False),
     sqlite_autoincrement=True,
@@ -163,7 +163,7 @@ run_keys = Table(
     "run_keys",
     metadata,
     Column("item_id", Integer, ForeignKey("queue_items.id", ondelete="CASCADE"), primary_key=True),
-    Column("digest", String(64), nullable=False, unique=True),  # SHA-256, hex; the newest lease's
+    Column("digest", Bounded(64), nullable=False, unique=True),  # SHA-256, hex; the newest lease's
     Column("user_id", Integer, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
 )
