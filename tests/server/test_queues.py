@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import anyio
 import pytest
 from client_documents import client_document
 from launch_harness import CANCEL, CANCEL_ALL, CHANGE, REQUEUE, WHERE, Launch
@@ -112,6 +113,17 @@ async def test_an_upsert_changes_a_queue_and_leaves_no_config_behind(
     assert queue["externalLinks"]["links"][0]["label"] == "l"
     (config,) = await server.rows("select * from resource_configs")
     assert config.template_variables == "{}", "null clears them"
+
+
+async def test_upserts_at_once_make_one_queue_and_one_config(
+    launch: Launch, server: Server
+) -> None:
+    await launch.queue("before")  # its project is made with it
+    async with anyio.create_task_group() as tasks:
+        for _ in range(6):
+            tasks.start_soon(launch.queue)
+    assert len(await server.rows("select id from run_queues")) == 2
+    assert len(await server.rows("select id from resource_configs")) == 2
 
 
 @pytest.mark.parametrize(

@@ -151,15 +151,15 @@ async def _cancel_claimed(
     run_id = await _make_run(connection, request, item, run_name)
     item = await load_item(connection, item.id) or item  # until the run was locked, it could move
     state = ItemState(item.state)
-    if run_id is None or (state is ItemState.CLAIMED and item.agent_lost(now)):
-        lost = state is ItemState.CLAIMED
-        event = ItemEvent.CANCEL_LOST if lost else ItemEvent.RUN_STOPPED
+    claimed = state is ItemState.CLAIMED
+    if state in ENDED:
+        await give_up_run(connection, item, now=now)  # its agent spoke first
+    elif run_id is None or (claimed and item.agent_lost(now)):
+        event = ItemEvent.CANCEL_LOST if claimed else ItemEvent.RUN_STOPPED
         await _end(connection, item, event, now=now)
     elif await ask_item_to_stop(connection, item.id):
         await ask_run_to_stop(connection, run_id, stop=True)
         return Cancelled(success=True, state=state)
-    else:
-        await give_up_run(connection, item, now=now)  # its agent spoke first
     after = await load_item(connection, item.id)
     ended = ItemState.STOPPED if after is None else ItemState(after.state)
     return Cancelled(success=ended is ItemState.STOPPED, state=ended)

@@ -19,7 +19,7 @@ from launch_async.server.resource_configs import (
     find_config,
 )
 from launch_async.server.run_specs import DEFAULT_PRIORITY, QueueDefaults, read_object
-from launch_async.server.store.engine import insert
+from launch_async.server.store.engine import hold, insert
 from launch_async.server.store.tables.people import entities, users
 from launch_async.server.store.tables.queues import open_item, queue_items, run_queues
 from launch_async.server.store.tables.runs import projects
@@ -209,6 +209,7 @@ async def upsert_queue(
 ) -> int:
     """Make the queue or change it; None leaves the mode and the links as they are."""
     config_id = await create_config(connection, project.entity_id, config, now=request.now())
+    await hold(connection, "queue", project.id, name)
     before = await find_queue(connection, project.id, name)
     links = None if external_links is None else _check_links(external_links)
     if before is None:
