@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from programs import ControlPlane, Shell, program_environment
 
+from databases import Postgres
+
 
 @pytest.fixture
-def control_plane(tmp_path: Path) -> Iterator[ControlPlane]:
-    """A server of this test's own, with an empty folder."""
-    with ControlPlane.start(tmp_path / "server") as running:
+def control_plane(tmp_path: Path, database: Postgres | None) -> Iterator[ControlPlane]:
+    """A server of this test's own, with an empty folder and an empty database."""
+    with ControlPlane.start(tmp_path / "server", database) as running:
         yield running
 
 

@@ -20,6 +20,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
+from databases import Postgres, fresh_database
+
 BIN = Path(sys.executable).parent
 START_SECONDS = 30
 STOP_SECONDS = 20
@@ -124,8 +126,11 @@ class Program:
 class ControlPlane:
     """`launch-async server` on a free loopback port; `restart` keeps the port and the data."""
 
-    def __init__(self, folder: Path, program: Program, *, url: str, key: str) -> None:
+    def __init__(
+        self, folder: Path, program: Program, *, url: str, key: str, database_url: str | None = None
+    ) -> None:
         self.folder = folder
+        self.database_url = database_url
         self.program = program
         self.url = url
         self.key = key
@@ -133,11 +138,20 @@ class ControlPlane:
 
     @classmethod
     @contextmanager
-    def start(cls, folder: Path) -> Iterator[Self]:
-        """Serve from a folder while the block lasts."""
-        program, url, key = _serve(folder, port=0)
+    def start(cls, folder: Path, database: Postgres | None = None) -> Iterator[Self]:
+        """Serve from a folder, and from a fresh database of PostgreSQL if one is given."""
+        with ExitStack() as stack:
+            database_url = None
+            if database is not None:
+                database_url = stack.enter_context(fresh_database(database))
+            yield stack.enter_context(cls._serving(folder, database_url))
+
+    @classmethod
+    @contextmanager
+    def _serving(cls, folder: Path, database_url: str | None) -> Iterator[Self]:
+        program, url, key = _serve(folder, port=0, database_url=database_url)
         try:
-            control_plane = cls(folder, program, url=url, key=key)
+            control_plane = cls(folder, program, url=url, key=key, database_url=database_url)
         except BaseException:
             program.end()
             raise
@@ -149,7 +163,8 @@ class ControlPlane:
     def restart(self) -> None:
         """Start again after an end or a kill, where clients expect it."""
         self.program.end()
-        self.program, _, _ = _serve(self.folder, port=int(self.url.rsplit(":", 1)[1]))
+        port = int(self.url.rsplit(":", 1)[1])
+        self.program, _, _ = _serve(self.folder, port=port, database_url=self.database_url)
 
     def ask(self, query: str, **variables: Any) -> Any:
         """Return the data of a GraphQL answer; any error fails the test."""
@@ -246,11 +261,12 @@ def program_environment(home: Path, *, url: str, key: str) -> dict[str, str]:
     }
 
 
-def _serve(folder: Path, *, port: int) -> tuple[Program, str, str]:
+def _serve(folder: Path, *, port: int, database_url: str | None) -> tuple[Program, str, str]:
     listen = f"127.0.0.1:{port}"
     command = [str(BIN / "launch-async"), "server", "--data", str(folder), "--listen", listen]
     folder.mkdir(parents=True, exist_ok=True)
-    program = Program(command, env=dict(os.environ), cwd=folder)
+    named = {} if database_url is None else {"LAUNCH_ASYNC_DATABASE_URL": database_url}
+    program = Program(command, env=os.environ | named, cwd=folder)
     try:
         serving = program.wait_for(SERVING.pattern)
     except BaseException:

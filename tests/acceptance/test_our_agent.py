@@ -9,6 +9,8 @@ import pytest
 from agent_harness import ENDED, Fleet, RunningAgent, StatusReader
 from programs import ControlPlane, Shell, program_environment
 
+from databases import Postgres
+
 pytestmark = [pytest.mark.acceptance, pytest.mark.docker]
 
 CONFIG = """
@@ -45,10 +47,13 @@ JOBS = {
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+def fleet(tmp_path_factory: pytest.TempPathFactory, database: Postgres | None) -> Iterator[Fleet]:
     """One server with queues and jobs for all tests of this file: an environment is made once."""
     folder = tmp_path_factory.mktemp("fleet")
-    with ControlPlane.start(folder / "server") as control_plane, ExitStack() as programs:
+    with (
+        ControlPlane.start(folder / "server", database) as control_plane,
+        ExitStack() as programs,
+    ):
         env = program_environment(folder / "home", url=control_plane.url, key=control_plane.key)
         fleet = Fleet(control_plane, Shell(folder / "work", env=env, programs=programs))
         fleet.make_queue("processes", "local-process")
