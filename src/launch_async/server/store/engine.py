@@ -122,11 +122,10 @@ class Store:
         """
         with anyio.CancelScope(shield=True), told_apart():
             if self._reads is not None:
-                found = await self._reads.run(work)
-            else:
-                async with self._glances.connect() as connection:
-                    found = await work(connection)
-        return found
+                return await self._reads.run(work)
+            async with self._glances.connect() as connection:
+                return await work(connection)
+        raise AssertionError("nobody cancels this scope")
 
     async def transact(self, work: Work[T]) -> T:
         """Do a short write that is asked for often; the work awaits nothing but its connection.
