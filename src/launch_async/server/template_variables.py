@@ -178,9 +178,9 @@ def _cast(kind: str, given: Any) -> Any:
         number = int(given) if whole_text or isinstance(given, int) else float(given)
         if kind == "integer":
             return int(number) if number == int(number) else MISSING
+        return number if math.isfinite(number) else MISSING
     except (ValueError, OverflowError):
         return MISSING
-    return number if math.isfinite(number) else MISSING
 
 
 def _boolean(given: Any) -> Any:
