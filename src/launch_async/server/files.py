@@ -14,7 +14,7 @@ from launch_async.server.context import utc_now
 from launch_async.server.errors import ApiError
 from launch_async.server.run_rows import RunRow
 from launch_async.server.services import Expected, Services, UploadRule
-from launch_async.server.store.engine import insert
+from launch_async.server.store.engine import insert, storable
 from launch_async.server.store.tables.runs import run_files
 
 KEYS = "runs"
@@ -56,6 +56,7 @@ async def ensure_files(
 ) -> list[RunFile]:
     """Return a file for each name, in the order of the names; missing ones are made."""
     _check_count(names)
+    names = [storable(name) for name in names]  # they are compared with what was stored
     for name in names:
         if not 1 <= len(name) <= MAX_FILE_NAME:
             raise ApiError(f"a file name has 1 to {MAX_FILE_NAME} characters, not {len(name)}")
