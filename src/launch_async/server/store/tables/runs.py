@@ -8,7 +8,6 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    String,
     Table,
     Text,
     UniqueConstraint,
@@ -20,16 +19,17 @@ from launch_async.server.store.tables import (
     document_of,
     metadata,
 )
+from launch_async.server.store.tables.texts import Bounded
 
 projects = Table(
     "projects",
     metadata,
     Column("id", Integer, primary_key=True),
     Column("entity_id", Integer, ForeignKey("entities.id", ondelete="CASCADE"), nullable=False),
-    Column("name", String(128), nullable=False),
-    Column("name_folded", String(256), nullable=False),  # agents write names in lower case
+    Column("name", Bounded(128), nullable=False),
+    Column("name_folded", Bounded(256), nullable=False),  # agents write names in lower case
     Column("description", Text, nullable=True),
-    Column("access", String(32), nullable=True),
+    Column("access", Bounded(32), nullable=True),
     Column("created_by", Integer, ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("entity_id", "name_folded"),
@@ -41,7 +41,7 @@ runs = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("project_id", Integer, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
-    Column("name", String(128), nullable=False),
+    Column("name", Bounded(128), nullable=False),
     Column("display_name", Text, nullable=False),
     Column("description", Text, nullable=True),
     Column("notes", Text, nullable=True),
@@ -61,7 +61,7 @@ runs = Table(
     # What runs are filtered and ordered by; PostgreSQL keeps it taken apart.
     Column("config_document", JsonDocument, Computed(document_of("config")), nullable=True),
     Column("summary_document", JsonDocument, Computed(document_of("summary")), nullable=True),
-    Column("state", String(16), nullable=False),
+    Column("state", Bounded(16), nullable=False),
     Column("exit_code", Integer, nullable=True),
     Column("stop_requested", Boolean, nullable=False),
     Column("user_id", Integer, ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
@@ -112,9 +112,9 @@ run_files = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("run_id", Integer, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
-    Column("name", String(1024), nullable=False),
+    Column("name", Bounded(1024), nullable=False),
     Column("size", BigInteger, nullable=True),  # null: not uploaded yet
-    Column("md5", String(32), nullable=True),  # hex
+    Column("md5", Bounded(32), nullable=True),  # hex
     Column("created_at", UtcDateTime, nullable=False),
     Column("uploaded_at", UtcDateTime, nullable=True),
     UniqueConstraint("run_id", "name"),
@@ -130,7 +130,7 @@ run_alerts = Table(
     ),
     Column("title", Text, nullable=False),
     Column("text", Text, nullable=False),
-    Column("severity", String(8), nullable=False),
+    Column("severity", Bounded(8), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     sqlite_autoincrement=True,
 )
