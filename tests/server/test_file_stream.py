@@ -171,3 +171,100 @@ async def test_unknown_keys_and_files_are_ignored(http: Http) -> None:
         "uploaded": ["f"],
     }
     assert (await http.stream("r1", body)).status == 200
+
+
+async def test_a_request_that_was_overtaken_is_not_lost(http: Http, server: Server) -> None:
+    late = history(0, 0, 1)
+    late["files"]["wandb-summary.json"] = {"offset": 0, "content": ['{"loss":0.1}']}
+    newer = history(2, 2, 3)
+    newer["files"]["wandb-summary.json"] = {"offset": 0, "content": ['{"loss":0.3}']}
+    await http.stream("r1", newer)
+    await http.stream("r1", late)
+    steps = await server.rows("select line, step from run_history order by line")
+    assert steps == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    run = await run_of(http)
+    assert (run["historyLineCount"], run["historyKeys"]["lastStep"]) == (4, 3)
+    assert run["historyKeys"]["keys"]["loss"]["monotonic"] is True
+    assert run["summaryMetrics"] == '{"loss":0.3}', "the late one is older"
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        history(0, 0, 1),
+        console(0, "a"),
+        {"uploaded": ["config.yaml"]},
+        {"complete": True, "exitcode": 3},
+    ],
+)
+async def test_what_comes_late_does_not_start_an_ended_run(
+    http: Http, server: Server, late: Any
+) -> None:
+    body = history(0, 0, 1)
+    body["files"] |= console(0, "a", "b")["files"]
+    await http.stream("r1", body)
+    await http.stream("r1", {"complete": True, "exitcode": 3})
+    await http.stream("r1", late)
+    assert await server.rows("select state, exit_code from runs") == [("failed", 3)]
+
+
+@pytest.mark.parametrize("alive", [history(2, 2), console(2, "c"), {}])
+async def test_what_is_new_starts_an_ended_run(http: Http, server: Server, alive: Any) -> None:
+    body = history(0, 0, 1)
+    body["files"] |= console(0, "a", "b")["files"]
+    await http.stream("r1", body)
+    await http.stream("r1", {"complete": True, "exitcode": 3})
+    await http.stream("r1", alive)
+    assert await server.rows("select state, exit_code from runs") == [("running", None)]
+
+
+@pytest.mark.parametrize(
+    ("exitcode", "state"), [(0, "finished"), (1, "preempted"), (255, "preempted")]
+)
+async def test_a_run_that_was_being_preempted_did_not_fail(
+    http: Http, server: Server, exitcode: int, state: str
+) -> None:
+    await http.stream("r1", {"preempting": True})
+    await http.stream("r1", history(0, 0))
+    assert await server.rows("select state from runs") == [("preempting",)], "it says so once"
+    await http.stream("r1", {"complete": True, "exitcode": exitcode})
+    assert await server.rows("select state, exit_code from runs") == [(state, exitcode)]
+    await http.stream("r1", {})
+    assert await server.rows("select state from runs") == [("running",)]
+
+
+async def test_text_that_no_database_takes_is_kept_without_what_is_wrong_with_it(
+    http: Http,
+) -> None:
+    raw = rb"""{"files": {"output.log": {"offset": 0, "content": ["nul \u0000", "half \ud800"]},
+        "wandb-history.jsonl": {"offset": 0, "content": ["{\"a\": 1, \"x\": \"\\u0000\"}"]},
+        "wandb-events.jsonl": {"offset": 0, "content": ["not utf-8: \xff"]}}}"""
+    raw = raw.replace(rb"\xff", b"\xff")
+    headers = {"Authorization": f"Bearer {http.server.key}"}
+    path = "/files/tester/proj/r1/file_stream"
+    assert (await http.send("POST", path, data=raw, headers=headers)).status == 200
+    query = """{ project(name: "proj", entityName: "tester") { run(name: "r1") {
+        logLines(last: 9) { edges { node { line } } } history events historyKeys } } }"""
+    run = (await http.data(query))["project"]["run"]
+    lines = [edge["node"]["line"] for edge in run["logLines"]["edges"]]
+    assert lines == ["nul \N{REPLACEMENT CHARACTER}", "half ?"]
+    assert json.loads(run["history"][0]) == {"a": 1, "x": "\0"}
+    assert run["events"] == ["not utf-8: \N{REPLACEMENT CHARACTER}"]
+    assert set(run["historyKeys"]["keys"]) == {"a", "x"}
+
+
+async def test_a_small_body_that_unpacks_to_a_huge_one_is_refused(http: Http) -> None:
+    headers = {"Authorization": f"Bearer {http.server.key}", "Content-Encoding": "gzip"}
+    bomb = gzip.compress(b" " * (200 * 1024 * 1024))
+    path = "/files/tester/proj/r1/file_stream"
+    assert (await http.send("POST", path, data=bomb, headers=headers)).status == 413
+
+
+async def test_one_line_may_fill_a_request(http: Http) -> None:
+    line = json.dumps({"_step": 7, "text": "x" * 10_000_000})
+    body = {"files": {"wandb-history.jsonl": {"offset": 0, "content": [line]}}}
+    whole = io.BytesIO(json.dumps(body).encode())
+    headers = {"Authorization": f"Bearer {http.server.key}"}
+    path = "/files/tester/proj/r1/file_stream"
+    assert (await http.send("POST", path, data=whole, headers=headers)).status == 200
+    assert (await run_of(http))["historyKeys"]["lastStep"] == 7

@@ -2,9 +2,9 @@
 
     body -> parsed lines -> one short transaction
 
-Offsets are line numbers, so a repeated request changes nothing: history and events only append,
-console lines overwrite, and the last summary wins. A refusal is fatal to the run's data at the
-client, so an unknown run is made rather than refused.
+Offsets are line numbers, so requests may be split, repeated and reordered: history and events only
+append, each line once; console lines overwrite; the last summary wins. A refusal is fatal to the
+run's data at the client, so an unknown run is made rather than refused.
 """
 
 from collections.abc import Sequence
@@ -12,25 +12,36 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any
 
+import anyio.to_thread
 import msgspec
-from sqlalchemy import Table, update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.access import require_run_write
 from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
-from launch_async.server.history import Line, merge_keys, parse_line
+from launch_async.server.history import NO_KEYS, Line, merge_keys, parse_line
+from launch_async.server.json_text import read_json
 from launch_async.server.projects import ensure_project, resolve_entity
-from launch_async.server.run_rows import RunRow, document_columns, load_run
+from launch_async.server.run_rows import TERMINAL_STATES, document_columns
 from launch_async.server.runs import insert_run, set_run_state
 from launch_async.server.store.engine import insert
-from launch_async.server.store.tables.runs import run_console, run_events, run_history, runs
+from launch_async.server.store.tables.people import entities
+from launch_async.server.store.tables.runs import (
+    projects,
+    run_console,
+    run_events,
+    run_history,
+    runs,
+)
 
 HISTORY = "wandb-history.jsonl"
 EVENTS = "wandb-events.jsonl"
 SUMMARY = "wandb-summary.json"
 CONSOLE = "output.log"
 MAX_LINE = 2_000_000_000  # GraphQL counts lines in 32 bits
+PARSED_ASIDE_BYTES = 256 * 1024  # more than that is parsed in a thread
+RECOUNTED_LINES = 10_000
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -58,28 +69,80 @@ class Post(msgspec.Struct, frozen=True):
         """Return what came for one file."""
         return (self.files or {}).get(name, Block())
 
-    def state(self) -> tuple[str, int | None]:
-        """Return the state and exit code that the run has after this request."""
+    def state_after(self, run: "KnownRun") -> tuple[str, int | None]:
+        """Return the state and exit code that a run has after this request.
+
+        The client says once that it is being preempted; a bad end is then no failure of the run's.
+        """
+        preempting = self.preempting or run.state == "preempting"
         if self.complete:
             code = _signed(self.exitcode or 0)
-            return ("finished" if code == 0 else "failed"), code
-        return ("preempting" if self.preempting else "running"), None
+            if code == 0:
+                return "finished", code
+            return ("preempted" if preempting else "failed"), code
+        if run.state in TERMINAL_STATES and run.exit_code is not None and self._is_late(run):
+            return run.state, run.exit_code
+        return ("preempting" if preempting else "running"), None
+
+    def repeats(self, run: "KnownRun") -> bool:
+        """Tell whether this brings lines that only append, and ends before some that are known."""
+        told = [
+            block.end <= count
+            for block, count in (
+                (self.block(HISTORY), run.history_lines),
+                (self.block(EVENTS), run.event_lines),
+            )
+            if block.content
+        ]
+        return bool(told) and all(told)
+
+    def _is_late(self, run: "KnownRun") -> bool:
+        """Tell whether this may have been sent before the run's end, and is no new life of it."""
+        if self.block(HISTORY).content or self.block(EVENTS).content:
+            return self.repeats(run)
+        if self.block(CONSOLE).content:
+            return self.block(CONSOLE).end <= run.console_lines
+        return bool(self.uploaded) and not self.block(SUMMARY).content
+
+
+class KnownRun(msgspec.Struct, frozen=True):
+    """As much of a run as a request must know."""
+
+    id: int
+    state: str
+    exit_code: int | None
+    stop_requested: bool
+    history_lines: int
+    event_lines: int
+    console_lines: int
+    last_step: int
+    history_keys: str
+
+
+KNOWN = select(*(runs.c[name] for name in KnownRun.__struct_fields__))
 
 
 async def receive(
     request: Request, body: bytes, *, entity: str, project: str, run_name: str
 ) -> dict[str, Any]:
     """Take one request and return the reply; `stopped` makes the client stop its script."""
-    post = _parse(body)
-    lines = [parse_line(text) for text in post.block(HISTORY).content]
-    async with request.store.write() as connection:
-        run = await _run_of(connection, request, entity, project, run_name)
+    if len(body) > PARSED_ASIDE_BYTES:
+        post, lines = await anyio.to_thread.run_sync(_read, body)
+    else:
+        post, lines = _read(body)
+
+    async def write(connection: AsyncConnection) -> KnownRun:
+        run = await _find(connection, request, entity, project, run_name)
         await apply(connection, run, post, lines, now=request.now())
-    return {"stopped": run.stop_requested and not run.ended, "exitcode": None, "limits": {}}
+        return run
+
+    run = await request.store.transact(write)
+    stopped = run.stop_requested and run.state not in TERMINAL_STATES
+    return {"stopped": stopped, "exitcode": None, "limits": {}}
 
 
 async def apply(
-    connection: AsyncConnection, run: RunRow, post: Post, lines: Sequence[Line], *, now: datetime
+    connection: AsyncConnection, run: KnownRun, post: Post, lines: Sequence[Line], *, now: datetime
 ) -> None:
     """Write what a request brought, and let the run's state follow."""
     values: dict[str, Any] = {"heartbeat_at": now}
@@ -87,11 +150,11 @@ async def apply(
     values |= await _append_events(connection, run, post.block(EVENTS))
     values |= await _write_console(connection, run, post.block(CONSOLE))
     summary = post.block(SUMMARY).content
-    if summary:
+    if summary and not post.repeats(run):  # else there was a later one
         with suppress(ValueError):  # what is no object cannot be read back
             values |= document_columns("summary", summary[-1])
     await connection.execute(update(runs).where(runs.c.id == run.id).values(**values))
-    state, exit_code = post.state()
+    state, exit_code = post.state_after(run)
     if (state, exit_code) != (run.state, run.exit_code):
         await set_run_state(connection, run.id, state, exit_code=exit_code, now=now)
 
@@ -101,78 +164,124 @@ def _signed(code: int) -> int:
     return (code + 2**31) % 2**32 - 2**31
 
 
+def _read(body: bytes) -> tuple[Post, list[Line]]:
+    post = _parse(body)
+    return post, [parse_line(text) for text in post.block(HISTORY).content]
+
+
 def _parse(body: bytes) -> Post:
     if not body.strip():
         return Post()
     try:
-        return msgspec.json.decode(body, type=Post)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        try:
+            return msgspec.json.decode(body, type=Post)
+        except (msgspec.ValidationError, RecursionError):
+            raise
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            # What Python and Go let through, and bytes that are no UTF-8: better some than none.
+            return msgspec.convert(read_json(body.decode(errors="replace")), Post)
+    except (ValueError, RecursionError) as error:
         raise ApiError(f"the body is not a file_stream request: {error}") from error
 
 
-async def _run_of(
+async def _find(
     connection: AsyncConnection, request: Request, entity: str, project: str, run_name: str
-) -> RunRow:
-    owner = await resolve_entity(connection, request, entity)
+) -> KnownRun:
+    """Return the run, made when it is missing; nobody else changes it until the end."""
     require_run_write(request.viewer, entity, project, run_name)
-    place = await ensure_project(connection, owner.id, project, user_id=request.viewer.user_id)
-    run = await load_run(connection, place, run_name, lock=True)
-    if run is None:
+    statement = (
+        KNOWN.join(projects, projects.c.id == runs.c.project_id)
+        .join(entities, entities.c.id == projects.c.entity_id)
+        .where(
+            entities.c.name == entity,
+            projects.c.name_folded == project.casefold(),
+            runs.c.name == run_name,
+        )
+        .with_for_update(of=runs, key_share=True)
+    )
+    row = (await connection.execute(statement)).one_or_none()
+    if row is None:
+        owner = await resolve_entity(connection, request, entity)
+        place = await ensure_project(connection, owner.id, project, user_id=request.viewer.user_id)
         await insert_run(connection, request, place, run_name, {})
-        run = await load_run(connection, place, run_name, lock=True)
-    if run is None:
+        row = (await connection.execute(statement)).one_or_none()
+    if row is None:
         raise ApiError("the run vanished while it was written", status=409)
-    return run
+    return KnownRun(*row)
 
 
 async def _append_history(
-    connection: AsyncConnection, run: RunRow, block: Block, lines: Sequence[Line]
+    connection: AsyncConnection, run: KnownRun, block: Block, lines: Sequence[Line]
 ) -> dict[str, Any]:
-    known = max(0, run.history_lines - block.offset)  # what a retry repeats
-    fresh = lines[known:]
+    in_turn = block.offset >= run.history_lines
+    known = set() if in_turn else await _known_lines(connection, run, block)
+    fresh = [pair for pair in enumerate(lines, block.offset) if pair[0] not in known]
     if not fresh:
         return {}
-    first = block.offset + known
     rows = [
         {"run_id": run.id, "line": number, "step": line.step, "body": line.body}
-        for number, line in enumerate(fresh, start=first)
+        for number, line in fresh
     ]
     await connection.execute(insert(connection, run_history).on_conflict_do_nothing(), rows)
-    steps = [line.step for line in fresh if line.step is not None]
+    keys = run.history_keys
+    added = [line for _, line in fresh]
+    if not in_turn and run.history_lines <= RECOUNTED_LINES:
+        keys, added = NO_KEYS, await _all_lines(connection, run)  # some came before their turn
+    steps = [line.step for _, line in fresh if line.step is not None]
     return {
-        "history_lines": block.end,
+        "history_lines": max(run.history_lines, block.end),
         "last_step": max([run.last_step, *steps]),
-        "history_keys": merge_keys(run.history_keys, fresh),
+        "history_keys": merge_keys(keys, added),
     }
 
 
-async def _append_events(connection: AsyncConnection, run: RunRow, block: Block) -> dict[str, Any]:
-    if not block.content or block.end <= run.event_lines:
+async def _known_lines(connection: AsyncConnection, run: KnownRun, block: Block) -> set[int]:
+    rows = await connection.execute(
+        select(run_history.c.line).where(
+            run_history.c.run_id == run.id,
+            run_history.c.line >= block.offset,
+            run_history.c.line < block.end,
+        )
+    )
+    return set(rows.scalars())
+
+
+async def _all_lines(connection: AsyncConnection, run: KnownRun) -> list[Line]:
+    rows = await connection.execute(
+        select(run_history.c.body)
+        .where(run_history.c.run_id == run.id)
+        .order_by(run_history.c.line)
+    )
+    return [parse_line(body) for body in rows.scalars()]
+
+
+async def _append_events(
+    connection: AsyncConnection, run: KnownRun, block: Block
+) -> dict[str, Any]:
+    if not block.content:
         return {}
     rows = _rows(run, block)
     await connection.execute(insert(connection, run_events).on_conflict_do_nothing(), rows)
-    return {"event_lines": block.end}
+    return {"event_lines": max(run.event_lines, block.end)}
 
 
-async def _write_console(connection: AsyncConnection, run: RunRow, block: Block) -> dict[str, Any]:
+async def _write_console(
+    connection: AsyncConnection, run: KnownRun, block: Block
+) -> dict[str, Any]:
     if not block.content:
         return {}
-    await _overwrite(connection, run_console, _rows(run, block))
+    statement = insert(connection, run_console)
+    await connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[run_console.c.run_id, run_console.c.line],
+            set_={"body": statement.excluded.body},
+        ),
+        _rows(run, block),
+    )
     return {"console_lines": max(run.console_lines, block.end)}
 
 
-async def _overwrite(connection: AsyncConnection, table: Table, rows: list[dict[str, Any]]) -> None:
-    statement = insert(connection, table)
-    await connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=[table.c.run_id, table.c.line],
-            set_={"body": statement.excluded.body},
-        ),
-        rows,
-    )
-
-
-def _rows(run: RunRow, block: Block) -> list[dict[str, Any]]:
+def _rows(run: KnownRun, block: Block) -> list[dict[str, Any]]:
     return [
         {"run_id": run.id, "line": number, "body": body}
         for number, body in enumerate(block.content, start=block.offset)

@@ -4,7 +4,7 @@ A line is a JSON object: the user's metrics with `_step`, `_timestamp` and `_run
 metrics are known by dotted names.
 """
 
-import json
+import math
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
@@ -23,6 +23,7 @@ MAX_SPECS = 100
 MAX_DEPTH = 16
 MAX_KEYS = 10_000  # a run that invents a key per step must not make its row grow without end
 
+NO_KEYS = "{}"
 KINDS = {type(None): "nil", bool: "boolean", int: "number", float: "number", list: "list"}
 
 
@@ -76,7 +77,7 @@ def flatten(content: dict[str, Any], prefix: str = "", depth: int = 0) -> Iterat
 
 def merge_keys(known_json: str, lines: Sequence[Line]) -> str:
     """Return what is known of a run's keys after more lines, in W&B's form."""
-    known: dict[str, Any] = json.loads(known_json)
+    known: dict[str, Any] = read_json(known_json)
     for line in lines:
         for name, value in line.metrics.items():
             entry = known.get(name)
@@ -85,12 +86,12 @@ def merge_keys(known_json: str, lines: Sequence[Line]) -> str:
                     continue
                 entry = known[name] = {"typeCounts": [], "monotonic": True, "previousValue": None}
             _count(entry, value)
-    return json.dumps(known, separators=(",", ":"))
+    return msgspec.json.encode(known).decode()
 
 
 def history_keys(known_json: str, last_step: int) -> dict[str, Any]:
     """Return the `historyKeys` field."""
-    return {"lastStep": last_step, "keys": json.loads(known_json), "sets": []}
+    return {"lastStep": last_step, "keys": read_json(known_json), "sets": []}
 
 
 async def tail(connection: AsyncConnection, table: Table, run_id: int) -> list[str]:
@@ -208,7 +209,7 @@ def _count(entry: dict[str, Any], value: Any) -> None:
             break
     else:
         counts.append({"type": kind, "count": 1})
-    if kind == "number":
+    if kind == "number" and math.isfinite(value):
         before = entry["previousValue"]
         entry["monotonic"] = entry["monotonic"] and (before is None or value >= before)
         entry["previousValue"] = value
