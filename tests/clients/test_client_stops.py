@@ -1,0 +1,60 @@
+"""A run of every version of the client stops when the server says so."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+import pytest
+from anyio.from_thread import start_blocking_portal
+from clients_harness import ENVIRONMENTS, VERSIONS, Client, LivePlane, serving
+
+from databases import Postgres
+from launch_async.server.graphql import GraphQL
+
+pytestmark = pytest.mark.acceptance
+
+Ends = dict[str, subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def shared(
+    tmp_path_factory: pytest.TempPathFactory, graphql: GraphQL, database: Postgres | None
+) -> Iterator[LivePlane]:
+    """One server for all clients: each needs 15 seconds before it looks, and next to no work."""
+    folder = tmp_path_factory.mktemp("server")
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(serving(folder, graphql, database)) as running,
+    ):
+        yield LivePlane(running, portal)
+
+
+@pytest.fixture(scope="module")
+def ends(
+    tmp_path_factory: pytest.TempPathFactory, shared: LivePlane, miss: Callable[[str], NoReturn]
+) -> Ends:
+    """Let every client run until it is stopped."""
+    for version in VERSIONS:
+        if not (ENVIRONMENTS / version / "recipe").exists():
+            miss(f"wandb {version} is not installed: run scripts/client-environments")
+    clients = [
+        Client(version, tmp_path_factory.mktemp("home"), shared.plane) for version in VERSIONS
+    ]
+    started = [each.start(each.script("endless", f"run-{each.version}")) for each in clients]
+    return {
+        each.version: each.wait(process) for each, process in zip(clients, started, strict=True)
+    }
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_run_is_stopped_from_the_server(ends: Ends, shared: LivePlane, version: str) -> None:
+    done = ends[version]
+    assert "asked" in done.stdout, done.stdout
+    assert done.returncode != 0, done.stdout
+    (run,) = shared.rows("select * from runs where name = :name", name=f"run-{version}")
+    assert run.state in {"failed", "killed"}, done.stdout
+    assert run.stop_requested, done.stdout
+
+
+def test_every_document_is_valid(ends: Ends, shared: LivePlane) -> None:
+    assert shared.graphql.invalid() == {}
