@@ -80,7 +80,7 @@ async def test_an_item_is_followed_to_its_end(server: RealServer):
                 assert item.spec.resource_args == {"env": ["A=1"]}
                 assert await agent.ack(item)
             case 2:
-                await agent.fail(item.id, Outcome(failed=True, message="no"), files=[])
+                await agent.fail(item, Outcome(failed=True, message="no"), files=[])
     assert words == ["queued", "building", "failed"]
     assert progress.item.message == "no"
 
