@@ -12,7 +12,7 @@ from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from launch_async.server.store import Store
-from launch_async.server.store.engine import READERS
+from launch_async.server.store.engine import READERS, hold
 from launch_async.server.store.tables import metadata
 from launch_async.server.store.tables.people import users
 
@@ -72,9 +72,10 @@ async def test_a_cancellation_waits_for_the_end_of_a_write(server: Server) -> No
     assert names == [("tester",), ("new",), ("next",)]
 
 
-async def test_writers_take_turns(server: Server) -> None:
+async def test_writers_who_hold_one_name_take_turns(server: Server) -> None:
     async def add(number: int) -> None:
         async with server.services.store.write() as connection:
+            await hold(connection, "users", 1)
             count = await connection.scalar(text("select count(*) from users"))
             await connection.execute(insert(users).values(user(f"u{number}-{count}")))
 
