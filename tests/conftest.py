@@ -3,8 +3,10 @@
 A test that needs Docker carries `@pytest.mark.docker`. Without an engine it is skipped, all such
 tests in one line that says how to get one; with CI=true it fails, so that no service goes missing
 there unseen. The fixtures `tiny_image`, `python_image` and `wandb_image` do the same for the images
-that scripts/test-images makes. The wandb client always runs as a subprocess, never in pytest's
-process, where each warning is an error.
+that scripts/test-images makes. A test whose fixtures ask for `database` runs on SQLite and again on
+PostgreSQL; one for which the database cannot matter is marked `any_database` and runs on SQLite
+alone, one marked `postgres` on PostgreSQL alone. The wandb client always runs as a subprocess,
+never in pytest's process, where each warning is an error.
 """
 
 import http.client
@@ -108,6 +110,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = ["sqlite", "postgres"] if chosen == "both" else [chosen]
     if metafunc.definition.get_closest_marker("any_database"):
         names = names[:1]
+    if metafunc.definition.get_closest_marker("postgres"):
+        names = [name for name in names if name == "postgres"]
     metafunc.parametrize("database", names, indirect=True, scope="session")
 
 
