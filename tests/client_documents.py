@@ -1,8 +1,8 @@
-"""The GraphQL documents of the installed wandb client, read out of the package itself.
+"""The GraphQL documents of a wandb client, read out of the package itself.
 
 A name is the operation's, a dot, and where it stands: `core` is the Go program, `python` the
-generated Python modules, anything else a module's name. Documents that the client puts together at
-run time cannot be read; their shapes are in `composed_documents/`, worded after wire-contract.md.
+generated Python modules, anything else a module's name. Documents that a client puts together at
+run time cannot be read; the shapes that 0.31 gives them are in `composed_documents/`.
 """
 
 import ast
@@ -21,15 +21,25 @@ MAX_BYTES = 20_000
 
 
 def client_document(name: str) -> str:
-    """Return one document's text; the test fails on a name that the client does not have."""
+    """Return a document of the installed client; the test fails on a name that it does not have."""
     return client_documents()[name]
 
 
 @cache
 def client_documents() -> dict[str, str]:
-    """Return every document by name; a second one of the same name and place ends in `2`."""
+    """Return every document of the installed client by name, those that it composes among them."""
+    spec = importlib.util.find_spec("wandb")
+    assert spec is not None
+    assert spec.origin is not None
+    composed = {path.stem: path.read_text() for path in sorted(COMPOSED.glob("*.graphql"))}
+    return documents_of(Path(spec.origin).parent) | composed
+
+
+@cache
+def documents_of(package: Path) -> dict[str, str]:
+    """Return a package's documents by name; a second one of a name and place ends in `2`."""
     found: dict[str, str] = {}
-    for place, text in _all_texts():
+    for place, text in _all_texts(package):
         for operation in _operations(text):
             name = f"{operation}.{place}"
             while name in found and found[name] != text:
@@ -38,18 +48,12 @@ def client_documents() -> dict[str, str]:
     return found
 
 
-def _all_texts() -> Iterator[tuple[str, str]]:
-    spec = importlib.util.find_spec("wandb")
-    assert spec is not None
-    assert spec.origin is not None
-    package = Path(spec.origin).parent
+def _all_texts(package: Path) -> Iterator[tuple[str, str]]:
     for path in sorted(package.rglob("*.py")):
         if "vendor" not in path.parts:
             place = "python" if path.parent.name == "_generated" else path.stem
             yield from ((place, text) for text in _texts_of_python(path))
     yield from (("core", text) for text in _texts_of_core(package / "bin" / "wandb-core"))
-    for path in sorted(COMPOSED.glob("*.graphql")):
-        yield path.stem.split(".")[1], path.read_text()
 
 
 def _texts_of_python(path: Path) -> Iterator[str]:
