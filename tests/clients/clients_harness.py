@@ -1,6 +1,6 @@
 """The real wandb clients, old and new, each in its own environment, and a server that takes notes.
 
-`scripts/client-environments` makes the environments. A script of `scripts/` does many things in one
+A script of `scripts/` does many things in one
 process, as a client takes seconds to start, and writes what it saw as JSON for many tests to read.
 """
 
@@ -15,6 +15,7 @@ import msgspec
 from anyio.from_thread import BlockingPortal
 from sqlalchemy import text
 
+from client_environments import python_of
 from databases import Postgres
 from launch_async.server.app import listening
 from launch_async.server.context import Request
@@ -23,11 +24,8 @@ from launch_async.server.services import Services, open_services
 from launch_async.server.settings import Settings
 from launch_async.server.users import create_api_key, create_user
 
-VERSIONS = ("0.19", "0.23", "0.28", "0.31")
 ENTITY = "tester"
 CLIENT_SECONDS = 180
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-ENVIRONMENTS = CACHE / "launch-async-ci" / "clients"
 SCRIPTS = Path(__file__).parent / "scripts"
 
 
@@ -111,7 +109,7 @@ class Client:
     def __init__(self, version: str, home: Path, plane: Plane) -> None:
         self.version = version
         self.home = home
-        self.python = str(ENVIRONMENTS / version / "bin" / "python")
+        self.python = str(python_of(version))
         self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(home),

@@ -9,8 +9,9 @@ from typing import NoReturn
 
 import pytest
 from anyio.from_thread import start_blocking_portal
-from clients_harness import ENVIRONMENTS, VERSIONS, Client, LivePlane, serving
+from clients_harness import Client, LivePlane, serving
 
+from client_environments import REMEDY, VERSIONS, is_installed
 from databases import Postgres
 from launch_async.server.graphql import GraphQL
 from launch_async.server.resolvers.bind import BINDABLES
@@ -24,8 +25,8 @@ def graphql() -> GraphQL:
 @pytest.fixture(scope="module", params=VERSIONS)
 def version(request: pytest.FixtureRequest, miss: Callable[[str], NoReturn]) -> str:
     """The client that is tried."""
-    if not (ENVIRONMENTS / request.param / "recipe").exists():
-        miss(f"wandb {request.param} is not installed: run scripts/client-environments")
+    if not is_installed(request.param):
+        miss(f"wandb {request.param} is missing: {REMEDY}")
     return request.param
 
 

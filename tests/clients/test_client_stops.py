@@ -6,8 +6,9 @@ from typing import NoReturn
 
 import pytest
 from anyio.from_thread import start_blocking_portal
-from clients_harness import ENVIRONMENTS, VERSIONS, Client, LivePlane, serving
+from clients_harness import Client, LivePlane, serving
 
+from client_environments import REMEDY, VERSIONS, is_installed
 from databases import Postgres
 from launch_async.server.graphql import GraphQL
 
@@ -35,8 +36,8 @@ def ends(
 ) -> Ends:
     """Let every client run until it is stopped."""
     for version in VERSIONS:
-        if not (ENVIRONMENTS / version / "recipe").exists():
-            miss(f"wandb {version} is not installed: run scripts/client-environments")
+        if not is_installed(version):
+            miss(f"wandb {version} is missing: {REMEDY}")
     clients = [
         Client(version, tmp_path_factory.mktemp("home"), shared.plane) for version in VERSIONS
     ]
