@@ -15,6 +15,7 @@ from launch_async.server.resolvers import (
     item_changes,
     items,
     older,
+    people_changes,
     projects,
     queues,
     run_changes,
@@ -40,6 +41,7 @@ BINDABLES: list[SchemaBindable] = [
     *artifact_collections.BINDABLES,
     *artifact_changes.BINDABLES,
     *older.BINDABLES,
+    *people_changes.BINDABLES,
     *audit.BINDABLES,
     *run_key_gate.BINDABLES,  # the last: it looks at every resolver there is
 ]
