@@ -13,6 +13,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Connection, DateTime, MetaData, Table, Text, insert, select, text
 
 from databases import Postgres
+from launch_async.domain.errors import ConfigError
+from launch_async.server.store import Store
 from launch_async.server.store.engine import open_engine
 from launch_async.server.store.migrate import alembic_config, migrate
 
@@ -129,3 +131,13 @@ async def test_servers_that_start_at_once_wait_for_the_first(url: str) -> None:
         return list(connection.execute(text("SELECT version_num FROM alembic_version")).scalars())
 
     assert await on(url, version) == [revisions()[-1]]
+
+
+async def test_a_database_of_a_newer_version_is_left_alone(url: str) -> None:
+    def grow_older(connection: Connection) -> None:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+    await (await Store.open(url)).close()
+    await on(url, grow_older)
+    with pytest.raises(ConfigError, match="newer launch-async"):
+        await Store.open(url)

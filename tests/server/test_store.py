@@ -11,6 +11,7 @@ from server_harness import Server
 from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
+from launch_async.domain.errors import ConfigError
 from launch_async.server.store import Store
 from launch_async.server.store.engine import READERS, hold
 from launch_async.server.store.tables import metadata
@@ -142,3 +143,14 @@ async def test_an_error_shows_no_parameters(server: Server) -> None:
     with pytest.raises(IntegrityError) as failed:
         await twice()
     assert "sesame" not in str(failed.value)
+
+
+@pytest.mark.parametrize("name", ["folder", "words", "missing/deep.db", ":memory:"])
+async def test_a_file_that_is_no_database_is_one_clear_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "words").write_text("these are just words, and no database at all")
+    (tmp_path / "missing").write_text("no folder")
+    place = name if name == ":memory:" else str(tmp_path / name)
+    with pytest.raises(ConfigError, match="SQLite") as refused:
+        await Store.open(f"sqlite:///{place}")
+    assert "\n" not in str(refused.value)

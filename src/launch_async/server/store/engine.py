@@ -7,6 +7,7 @@ a row that is there with FOR UPDATE, a name that may not be there yet with `hold
 """
 
 import hashlib
+import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
@@ -14,20 +15,21 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, Table, create_engine, event, func, select
 from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from launch_async.domain.errors import ConfigError
 from launch_async.server.store.faults import told_apart
 from launch_async.server.store.lane import Lane, T, Work
 from launch_async.server.store.migrate import migrate
-from launch_async.server.store.postgres import is_postgres, open_postgres, unusable
+from launch_async.server.store.postgres import is_postgres, open_postgres
+from launch_async.server.store.unusable import check_url, unusable
 
 READERS = 16
 WRITERS = 8  # on PostgreSQL; SQLite has one
@@ -66,13 +68,11 @@ class Store:
         Raises ConfigError when the database cannot be used.
         """
         check_url(url)
-        _make_folder(url)
         try:
+            _make_folder(url)
             await anyio.to_thread.run_sync(migrate, url)
-        except (DBAPIError, OSError, TimeoutError) as error:
-            if is_postgres(url):
-                raise unusable(url, error) from error
-            raise
+        except (DBAPIError, OSError, CommandError) as error:
+            raise unusable(url, error) from error
         return cls.connect(url)
 
     @classmethod
@@ -170,21 +170,6 @@ def open_engine(url: str, *, connections: int = READERS, limited: bool = True) -
     return engine
 
 
-def check_url(url: str) -> None:
-    """Raise a ConfigError for a URL of no database that we know. It is not shown: it may hold a
-    password."""
-    if is_postgres(url):
-        return
-    try:
-        known = make_url(url).get_backend_name() == "sqlite"
-    except (ArgumentError, ValueError):
-        known = False
-    if not known:
-        raise ConfigError(
-            "the database URL is neither sqlite:///PATH nor postgresql://USER@HOST:PORT/DATABASE"
-        )
-
-
 def insert(connection: AsyncConnection, table: Table) -> SqliteInsert | PostgresInsert:
     """Return an INSERT that takes `on_conflict_do_nothing` and `on_conflict_do_update`."""
     if connection.dialect.name == "sqlite":
@@ -259,13 +244,17 @@ def _open_lane(url: str) -> Engine:
 
 def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
     cursor = dbapi_connection.cursor()
-    for pragma in (
-        "journal_mode = WAL",
-        f"busy_timeout = {BUSY_MILLISECONDS}",
-        "synchronous = NORMAL",
-        "foreign_keys = ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
+    try:
+        for pragma in (
+            "journal_mode = WAL",
+            f"busy_timeout = {BUSY_MILLISECONDS}",
+            "synchronous = NORMAL",
+            "foreign_keys = ON",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+    except sqlite3.Error:
+        dbapi_connection.close()  # the pool does not know it yet, and its thread would linger
+        raise
     cursor.close()
 
 
@@ -276,6 +265,4 @@ def _begin_sqlite(connection: Connection) -> None:
 def _make_folder(url: str) -> None:
     if is_postgres(url):
         return
-    database = make_url(url).database
-    if database and database != ":memory:":
-        Path(database).parent.mkdir(parents=True, exist_ok=True)
+    Path(make_url(url).database or "").parent.mkdir(parents=True, exist_ok=True)

@@ -1,15 +1,14 @@
-"""PostgreSQL's side of the store: where it is, how it is spoken to, why it cannot be used."""
+"""PostgreSQL's side of the store: how it is reached and spoken to."""
 
 import time
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from launch_async.domain.errors import ConfigError
-from launch_async.server.store.faults import sqlstate_of
 
 SCHEMES: Final = frozenset({"postgresql", "postgres", "postgresql+asyncpg"})
 CONNECT_SECONDS: Final = 10
@@ -25,9 +24,6 @@ SETTINGS: Final = {
 }
 STATEMENTS_KEPT: Final = 500
 UNSEEN_SECONDS: Final = 10  # a connection that was used later than that is trusted
-UNDEFINED_DATABASE: Final = "3D000"
-REFUSED_LOGIN: Final = ("28P01", "28000")
-NO_PRIVILEGE: Final = "42501"
 
 
 def is_postgres(url: str) -> bool:
@@ -67,33 +63,6 @@ def open_postgres(url: str, *, connections: int, limited: bool) -> AsyncEngine:
     return engine
 
 
-def unusable(url: str, error: Exception) -> ConfigError:
-    """Return the error for a database that a server cannot start on; it names no password."""
-    parts = urlsplit(url)
-    place = f"{parts.hostname or 'the local socket'}:{parts.port or 5432}"
-    name = parts.path.lstrip("/") or parts.username or "?"
-    state = sqlstate_of(error) if isinstance(error, DBAPIError) else ""
-    if state == UNDEFINED_DATABASE:
-        return ConfigError(f"PostgreSQL at {place} has no database {name!r}: createdb {name}")
-    if state in REFUSED_LOGIN:
-        user = parts.username or "?"
-        return ConfigError(
-            f"PostgreSQL at {place} does not let user {user!r} in; check the user, and the "
-            "password in PGPASSWORD, in ~/.pgpass or in the database URL"
-        )
-    if state == NO_PRIVILEGE:
-        return ConfigError(
-            f"user {parts.username!r} may not make tables in database {name!r}; make that user "
-            f"its owner: ALTER DATABASE {name} OWNER TO {parts.username}"
-        )
-    if isinstance(error, OSError | TimeoutError):
-        return ConfigError(
-            f"no PostgreSQL answers at {place} ({_words(error)}); start it, or mend the host and "
-            "port of the database URL"
-        )
-    return ConfigError(f"the database {name!r} at {place} cannot be used: {_words(error)}")
-
-
 def _check(dsn: str) -> None:
     try:
         parts = urlsplit(dsn)
@@ -103,15 +72,6 @@ def _check(dsn: str) -> None:
             "the database URL cannot be read: it is postgresql://USER@HOST:PORT/DATABASE, and "
             "signs such as / # ? @ in a user or password are written as %2F %23 %3F %40"
         ) from error
-
-
-def _words(error: Exception) -> str:
-    """Return what happened in one line, without SQL and its parameters."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    if isinstance(cause, TimeoutError):
-        return f"nothing within {CONNECT_SECONDS} s"
-    lines = str(getattr(cause, "strerror", None) or cause).splitlines()
-    return lines[0].rpartition(">: ")[2] if lines else type(cause).__name__
 
 
 def _note_return(_connection: Any, record: Any) -> None:
