@@ -10,11 +10,14 @@ run's data at the client, so an unknown run is made rather than refused.
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import cache
 from typing import Annotated, Any
 
 import anyio.to_thread
 import msgspec
-from sqlalchemy import select, update
+from sqlalchemy import Table, bindparam, select, update
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.access import require_run_write
@@ -25,7 +28,6 @@ from launch_async.server.json_text import read_json
 from launch_async.server.projects import ensure_project, resolve_entity
 from launch_async.server.run_rows import TERMINAL_STATES, document_columns
 from launch_async.server.runs import insert_run, set_run_state
-from launch_async.server.store.engine import insert
 from launch_async.server.store.tables.people import entities
 from launch_async.server.store.tables.runs import (
     projects,
@@ -42,6 +44,7 @@ CONSOLE = "output.log"
 MAX_LINE = 2_000_000_000  # GraphQL counts lines in 32 bits
 PARSED_ASIDE_BYTES = 256 * 1024  # more than that is parsed in a thread
 RECOUNTED_LINES = 10_000
+INSERTS: dict[str, Any] = {"sqlite": sqlite_insert, "postgresql": postgres_insert}
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -119,7 +122,18 @@ class KnownRun(msgspec.Struct, frozen=True):
     history_keys: str
 
 
-KNOWN = select(*(runs.c[name] for name in KnownRun.__struct_fields__))
+KNOWN = (  # put together once, as it is asked for by each request
+    select(*(runs.c[name] for name in KnownRun.__struct_fields__))
+    .join(projects, projects.c.id == runs.c.project_id)
+    .join(entities, entities.c.id == projects.c.entity_id)
+    .where(
+        entities.c.name == bindparam("entity"),
+        projects.c.name_folded == bindparam("project"),
+        runs.c.name == bindparam("run"),
+    )
+    .with_for_update(of=runs, key_share=True)
+)
+CHANGE = update(runs).where(runs.c.id == bindparam("run_id"))
 
 
 async def receive(
@@ -153,7 +167,7 @@ async def apply(
     if summary and not post.repeats(run):  # else there was a later one
         with suppress(ValueError):  # what is no object cannot be read back
             values |= document_columns("summary", summary[-1])
-    await connection.execute(update(runs).where(runs.c.id == run.id).values(**values))
+    await connection.execute(CHANGE, {"run_id": run.id, **values})
     state, exit_code = post.state_after(run)
     if (state, exit_code) != (run.state, run.exit_code):
         await set_run_state(connection, run.id, state, exit_code=exit_code, now=now)
@@ -189,22 +203,13 @@ async def _find(
 ) -> KnownRun:
     """Return the run, made when it is missing; nobody else changes it until the end."""
     require_run_write(request.viewer, entity, project, run_name)
-    statement = (
-        KNOWN.join(projects, projects.c.id == runs.c.project_id)
-        .join(entities, entities.c.id == projects.c.entity_id)
-        .where(
-            entities.c.name == entity,
-            projects.c.name_folded == project.casefold(),
-            runs.c.name == run_name,
-        )
-        .with_for_update(of=runs, key_share=True)
-    )
-    row = (await connection.execute(statement)).one_or_none()
+    names = {"entity": entity, "project": project.casefold(), "run": run_name}
+    row = (await connection.execute(KNOWN, names)).one_or_none()
     if row is None:
         owner = await resolve_entity(connection, request, entity)
         place = await ensure_project(connection, owner.id, project, user_id=request.viewer.user_id)
         await insert_run(connection, request, place, run_name, {})
-        row = (await connection.execute(statement)).one_or_none()
+        row = (await connection.execute(KNOWN, names)).one_or_none()
     if row is None:
         raise ApiError("the run vanished while it was written", status=409)
     return KnownRun(*row)
@@ -222,7 +227,7 @@ async def _append_history(
         {"run_id": run.id, "line": number, "step": line.step, "body": line.body}
         for number, line in fresh
     ]
-    await connection.execute(insert(connection, run_history).on_conflict_do_nothing(), rows)
+    await connection.execute(_once(connection.dialect.name, run_history), rows)
     keys = run.history_keys
     added = [line for _, line in fresh]
     if not in_turn and run.history_lines <= RECOUNTED_LINES:
@@ -261,7 +266,7 @@ async def _append_events(
     if not block.content:
         return {}
     rows = _rows(run, block)
-    await connection.execute(insert(connection, run_events).on_conflict_do_nothing(), rows)
+    await connection.execute(_once(connection.dialect.name, run_events), rows)
     return {"event_lines": max(run.event_lines, block.end)}
 
 
@@ -270,14 +275,7 @@ async def _write_console(
 ) -> dict[str, Any]:
     if not block.content:
         return {}
-    statement = insert(connection, run_console)
-    await connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=[run_console.c.run_id, run_console.c.line],
-            set_={"body": statement.excluded.body},
-        ),
-        _rows(run, block),
-    )
+    await connection.execute(_over(connection.dialect.name, run_console), _rows(run, block))
     return {"console_lines": max(run.console_lines, block.end)}
 
 
@@ -286,3 +284,19 @@ def _rows(run: KnownRun, block: Block) -> list[dict[str, Any]]:
         {"run_id": run.id, "line": number, "body": body}
         for number, body in enumerate(block.content, start=block.offset)
     ]
+
+
+@cache
+def _once(dialect: str, table: Table) -> Any:
+    """Return an INSERT of lines that leaves those which are there."""
+    return INSERTS[dialect](table).on_conflict_do_nothing()
+
+
+@cache
+def _over(dialect: str, table: Table) -> Any:
+    """Return an INSERT of lines that overwrites those which are there."""
+    statement = INSERTS[dialect](table)
+    return statement.on_conflict_do_update(
+        index_elements=[table.c.run_id, table.c.line],
+        set_={"body": statement.excluded.body},
+    )
