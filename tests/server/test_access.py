@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from artifact_harness import ArtifactClient
 from client_documents import client_document
 from launch_harness import ACK, spec
 from server_harness import Http, Server
@@ -143,3 +144,44 @@ async def test_an_agent_of_another_entity_claims_no_run_that_was_there(http: Htt
         if not allowed:
             acked = await http.ask(ACK, key, item=item, run="fresh")
             assert acked.json()["data"]["ackRunQueueItem"]["success"]
+
+
+async def test_what_a_run_used_of_another_team_is_shown_to_that_teams_members_only(
+    http: Http, server: Server
+) -> None:
+    """The run's author may be in more teams than those who look at the run."""
+    async with server.services.store.write() as connection:
+        friend = await create_user(connection, "friend")
+        key = await create_api_key(connection, friend)
+        team = await create_team(connection, "team", admin_user_id=server.user_id)
+        await add_member(connection, team, friend)
+    artifact = await ArtifactClient(http).log({"secret.bin": b"x"})
+    where = {"entity": "team", "project": "p", "name": "r"}
+    await http.data(client_document("UpsertBucket.core"), **where)
+    use = """mutation Use($a: ID!) { useArtifact(input: {artifactID: $a, entityName: "team",
+      projectName: "p", runName: "r"}) { artifact { id } } }"""
+    await http.data(use, a=artifact)
+    ask = """{ project(entityName: "team", name: "p") { run(name: "r") {
+      inputArtifacts { totalCount edges { node { id } } } } } }"""
+    found = (await http.data(ask))["project"]["run"]["inputArtifacts"]
+    assert found == {"totalCount": 1, "edges": [{"node": {"id": artifact}}]}
+    found = (await http.ask(ask, key)).json()["data"]["project"]["run"]["inputArtifacts"]
+    assert found == {"totalCount": 0, "edges": []}
+
+
+async def test_a_users_keys_and_teams_are_shown_to_that_user_only(
+    http: Http, server: Server
+) -> None:
+    async with server.services.store.write() as connection:
+        friend = await create_user(connection, "friend")
+        key = await create_api_key(connection, friend)
+        team = await create_team(connection, "team", admin_user_id=server.user_id)
+        await add_member(connection, team, friend)
+    await http.data(client_document("UpsertBucket.core"), entity="team", project="p", name="r")
+    ask = """{ project(entityName: "team", name: "p") { run(name: "r") { user { username
+      apiKeys { edges { node { name } } } teams { edges { node { name } } } } } } }"""
+    own = (await http.data(ask))["project"]["run"]["user"]
+    assert [edge["node"]["name"] for edge in own["teams"]["edges"]] == ["team"]
+    assert len(own["apiKeys"]["edges"]) == 1
+    others = (await http.ask(ask, key)).json()["data"]["project"]["run"]["user"]
+    assert others == {"username": "tester", "apiKeys": {"edges": []}, "teams": {"edges": []}}

@@ -218,6 +218,31 @@ async def test_a_run_that_fell_silent_is_heard_again_for_a_day(
     assert await run.http.server.rows("select state from runs") == [(state,)]
 
 
+async def test_a_cancel_kills_the_key_of_an_item_that_waits_for_its_ack(popped: KeyedRun) -> None:
+    assert (await popped.viewer()).status == 200
+    cancel = """mutation C($i: ID!) {
+      cancelRunQueueItem(input: {runQueueItemId: $i}) { success } }"""
+    await popped.http.data(cancel, i=popped.item)
+    assert (await popped.viewer()).status == 401
+
+
+async def test_the_key_of_an_earlier_life_is_dead_once_a_requeue_took_the_run(
+    run: KeyedRun,
+) -> None:
+    await run.upsert()
+    await _crash(run.http.server, hours_ago=1)
+    assert (await run.viewer()).status == 200
+    requeue = """mutation R($i: ID!) {
+      requeueRunQueueItem(input: {runQueueItemId: $i, keepRun: true}) { runQueueItemId } }"""
+    await run.http.data(requeue, i=run.item)
+    again = await Launch(run.http).pop()
+    assert again is not None
+    assert await Launch(run.http).ack(again["runQueueItemId"], RUN)
+    assert (await run.viewer()).status == 401
+    second = KeyedRun(run.http, again["runQueueItemId"], again["runSpec"]["_wandb_api_key"])
+    assert (await second.upsert()).status == 200
+
+
 async def test_a_run_that_was_to_stop_and_fell_silent_is_heard_no_more(run: KeyedRun) -> None:
     await run.upsert()
     await run.http.data(client_document("StopRun.core"), **STOP_OWN)

@@ -30,6 +30,7 @@ from launch_async.server.store.tables.artifacts import (
     artifacts,
 )
 from launch_async.server.store.tables.people import entities
+from launch_async.server.store.tables.runs import projects
 from launch_async.server.store.tables.texts import in_order
 
 
@@ -121,13 +122,30 @@ async def versions_page(
 
 
 async def run_page(
-    connection: AsyncConnection, run: RunRow, *, role: str, start: int, size: int
+    connection: AsyncConnection,
+    run: RunRow,
+    *,
+    role: str,
+    entity_names: Sequence[str],
+    start: int,
+    size: int,
 ) -> Page:
-    """Return the versions that a run made or used, in the order in which it did."""
-    noted = select(artifact_runs.c.artifact_id).where(
-        artifact_runs.c.project_id == run.project.id,
-        artifact_runs.c.run_name == run.name,
-        artifact_runs.c.role == role,
+    """Return the versions of these entities that a run made or used, in the order of their ids.
+
+    Whoever may read a run may not read all that it used: its author may be in more teams.
+    """
+    noted = (
+        select(artifact_runs.c.artifact_id)
+        .join(artifacts, artifacts.c.id == artifact_runs.c.artifact_id)
+        .join(artifact_collections, artifact_collections.c.id == artifacts.c.collection_id)
+        .join(projects, projects.c.id == artifact_collections.c.project_id)
+        .join(entities, entities.c.id == projects.c.entity_id)
+        .where(
+            artifact_runs.c.project_id == run.project.id,
+            artifact_runs.c.run_name == run.name,
+            artifact_runs.c.role == role,
+            entities.c.name.in_(entity_names),
+        )
     )
     which = and_(artifacts.c.id.in_(noted), artifacts.c.state == COMMITTED)
     ordered = artifact_select().order_by(artifacts.c.id)

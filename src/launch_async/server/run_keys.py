@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from launch_async.domain.lease import EndedBy, ItemState
 from launch_async.server.access import RunScope
 from launch_async.server.leases import PoppedItem, state_now
+from launch_async.server.queueing import item_of_run
 from launch_async.server.run_specs import API_KEY, SCHEDULER_URI
 from launch_async.server.store.tables.people import entities, memberships, users
 from launch_async.server.store.tables.queues import queue_items, run_keys, run_queues
@@ -101,6 +102,11 @@ async def _fell_silent(
     """Tell whether nobody ended the run, but it was not heard for a while."""
     if (row.state, row.ended_by) != (ItemState.FAILED, EndedBy.RUN):
         return False
+    newest = await item_of_run(
+        connection, entity=row.run_entity, project=row.run_project_folded, run_name=row.run_name
+    )
+    if newest is None or newest.id != row.item_id:
+        return False  # the run is another item's now
     given_up = await connection.execute(
         select(runs.c.id)
         .join(projects, projects.c.id == runs.c.project_id)

@@ -192,8 +192,14 @@ async def _files(
 
 
 async def _of_run(info: Info, run: RunRow, role: str, after: str | None, first: int | None) -> Json:
-    async with request_of(info).store.read() as connection:
+    request = request_of(info)
+    async with request.store.read() as connection:
         page = await lists.run_page(
-            connection, run, role=role, start=page_start(after), size=page_size(first)
+            connection,
+            run,
+            role=role,
+            entity_names=request.viewer.entities,
+            start=page_start(after),
+            size=page_size(first),
         )
     return versions_shape(page)
