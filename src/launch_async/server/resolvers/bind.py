@@ -18,6 +18,7 @@ from launch_async.server.resolvers import (
     people_changes,
     projects,
     queues,
+    rewinds,
     run_changes,
     run_files,
     run_key_gate,
@@ -42,6 +43,7 @@ BINDABLES: list[SchemaBindable] = [
     *artifact_changes.BINDABLES,
     *older.BINDABLES,
     *people_changes.BINDABLES,
+    *rewinds.BINDABLES,
     *audit.BINDABLES,
     *run_key_gate.BINDABLES,  # the last: it looks at every resolver there is
 ]
