@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, not_, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, bindparam, func, not_, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.domain.lease import CLAIMED_STATES, HELD, SILENCE, ItemState
@@ -193,34 +193,27 @@ async def places(
 ) -> dict[int, int]:
     """Return the places of those items that wait, counted from 1, the next one to be popped.
 
-    The items are a page, that is, of each priority they are consecutive ones: two statements count
-    for all of them.
+    The items are a page, that is, of each priority they are consecutive ones: what is ahead is
+    counted once for all of them.
     """
-    waiting = (queue_items.c.queue_id == queue_id, open_item, is_waiting(now))
     mine = await connection.execute(
-        select(*PLACE).where(*waiting, queue_items.c.id.in_(item_ids)).order_by(*PLACE)
+        select(*PLACE).where(queue_items.c.id.in_(item_ids), is_waiting(now))
     )
     shown: dict[int, list[int]] = {}
-    for priority, item_id in mine:
+    for priority, item_id in sorted(tuple(row) for row in mine):
         shown.setdefault(priority, []).append(item_id)
-    if not shown:
-        return {}
-    first_shown = case(
-        {priority: ids[0] for priority, ids in shown.items()}, value=queue_items.c.priority
-    )
-    before = func.sum(case((queue_items.c.id < first_shown, 1), else_=0))
-    counts = await connection.execute(
-        select(queue_items.c.priority, before, func.count())
-        .where(*waiting)
-        .group_by(queue_items.c.priority)
-        .order_by(queue_items.c.priority)
-    )
     found: dict[int, int] = {}
-    passed = 0
-    for priority, ahead, count in counts:
-        ids = shown.get(priority, ())
-        found |= {item_id: place for place, item_id in enumerate(ids, start=passed + ahead + 1)}
-        passed += count
+    passed, start = 0, (-1, -1)
+    for priority, ids in sorted(shown.items()):
+        end = (priority, ids[0])
+        between = (tuple_(*PLACE) >= tuple_(*start), tuple_(*PLACE) < tuple_(*end))
+        for which in _waiting_apart(now):
+            ahead = await connection.scalar(
+                select(func.count()).where(queue_items.c.queue_id == queue_id, which, *between)
+            )
+            passed += ahead or 0
+        found |= {item_id: place for place, item_id in enumerate(ids, start=passed + 1)}
+        start = end
     return found
 
 
@@ -228,15 +221,20 @@ async def count_items(
     connection: AsyncConnection, queue_id: int, *, now: datetime
 ) -> dict[str, int]:
     """Return how many items of a queue stand in each state; states without one are 0."""
-    waiting = is_waiting(now).label("waiting")
     rows = await connection.execute(
-        select(queue_items.c.state, waiting, func.count())
+        select(queue_items.c.state, func.count())
         .where(queue_items.c.queue_id == queue_id)
-        .group_by(queue_items.c.state, waiting)
+        .group_by(queue_items.c.state)
     )
     counts = dict.fromkeys((state.value for state in ItemState), 0)
-    for state, is_free, count in rows:
-        counts[ItemState.PENDING.value if is_free else state] += count
+    for state, count in rows:
+        counts[state] = count
+    _, lapsed = _waiting_apart(now)
+    back = await connection.scalar(
+        select(func.count()).where(queue_items.c.queue_id == queue_id, lapsed)
+    )
+    counts[ItemState.LEASED.value] -= back or 0
+    counts[ItemState.PENDING.value] += back or 0
     return counts
 
 
@@ -259,6 +257,12 @@ async def warnings_of(
     for row in rows:
         found[row.item_id].append(WarningRow(*row))
     return found
+
+
+def _waiting_apart(now: datetime) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Return `is_waiting` in halves: an index alone can count the first, the second is small."""
+    lapsed = and_(queue_items.c.state == ItemState.LEASED, queue_items.c.lease_expires_at <= now)
+    return queue_items.c.state == ItemState.PENDING, lapsed
 
 
 def _in_states(states: Sequence[str], now: datetime) -> ColumnElement[bool]:

@@ -117,6 +117,7 @@ queue_items = Table(
     Column("stage", Bounded(64), nullable=True),
     Column("file_paths", Text, nullable=False),  # JSON list
     Index(None, "queue_id", "state", "priority", "id"),
+    Index(None, "queue_id", "id"),
     Index(None, "run_name"),
     sqlite_autoincrement=True,
 )
