@@ -5,14 +5,15 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from client_documents import client_document
 from hypothesis import given
 from hypothesis import strategies as st
 from server_harness import Http
 
-from launch_async.server import history
+from client_documents import client_document
+from launch_async.server import history_samples
 from launch_async.server.console import parse_console
-from launch_async.server.history import merge_keys, parse_line, thin_out
+from launch_async.server.history import merge_keys, parse_line
+from launch_async.server.history_samples import thin_out
 from launch_async.server.resolvers import runs
 
 pytestmark = pytest.mark.anyio
@@ -177,7 +178,7 @@ def test_thinning_keeps_the_order_and_the_last_point(count: int, samples: int) -
 async def test_no_number_of_samples_asks_for_everything(
     http: Http, monkeypatch: pytest.MonkeyPatch, samples: int
 ) -> None:
-    monkeypatch.setattr(history, "MAX_SAMPLES", 5)
+    monkeypatch.setattr(history_samples, "MAX_SAMPLES", 5)
     monkeypatch.setattr(runs, "MAX_HISTORY_PAGE", 5)
     await log(http, *({"_step": step, "a": step} for step in range(103)))
     query = """query($n: Int, $spec: [JSONString!]!) {
@@ -194,3 +195,48 @@ async def test_no_number_of_samples_asks_for_everything(
         assert points[-1] == {"a": 102}
         steps = [point["a"] for point in points]
         assert max(b - a for a, b in pairwise([0, *steps])) < 60
+
+
+async def points_of(http: Http, **spec: Any) -> list[dict[str, Any]]:
+    text = json.dumps(spec)
+    run = await ask(http, "SampledHistoryPage.core", **RUN, spec=text)
+    (points,) = run["sampledHistory"]
+    return list(points)
+
+
+async def test_a_rare_key_is_sampled_where_it_is(http: Http) -> None:
+    await log(
+        http,
+        *({"_step": step} | ({"acc": step} if step % 100 == 7 else {}) for step in range(2000)),
+    )
+    points = await points_of(http, keys=["_step", "acc"], samples=5)
+    assert [point["acc"] for point in points] == [307, 707, 1107, 1507, 1907]
+    assert len(await points_of(http, keys=["acc"], samples=500)) == 20
+
+
+async def test_a_keys_name_elsewhere_in_a_line_is_not_that_key(http: Http) -> None:
+    await log(
+        http,
+        *(
+            {"_step": step, "val": {"loss": 1}, "said": "loss"}
+            | ({"loss": step} if step % 500 == 3 else {})
+            for step in range(2000)
+        ),
+    )
+    points = await points_of(http, keys=["loss"], samples=4)
+    assert [point["loss"] for point in points] == [3, 503, 1003, 1503]
+
+
+@pytest.mark.parametrize("key", ["a.b", "a/b c", 'quo"te', "<b>&", "é", "back\\slash", ""])
+async def test_a_key_of_any_signs_is_found(http: Http, key: str) -> None:
+    escaped = json.dumps({key: 2}).replace("<", "\\u003c").replace("&", "\\u0026")
+    content = [json.dumps({key: 1}), escaped, json.dumps({key: 3}, ensure_ascii=False), "{}"]
+    await http.stream("r1", {"files": {"wandb-history.jsonl": {"offset": 0, "content": content}}})
+    assert await points_of(http, keys=[key], samples=9) == [{key: 1}, {key: 2}, {key: 3}]
+
+
+async def test_lines_of_one_step_are_all_in_a_page_that_wants_all_its_steps(http: Http) -> None:
+    await log(http, *({"_step": step // 3, "n": step} for step in range(12)))
+    steps = {"minStep": 1, "maxStep": 3, "pageSize": 2}
+    lines = (await ask(http, "HistoryPage.core", **RUN, **steps))["history"]
+    assert [json.loads(line)["n"] for line in lines] == [3, 4, 5, 6, 7, 8]

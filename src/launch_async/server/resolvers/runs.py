@@ -7,7 +7,7 @@ import msgspec
 from ariadne import ObjectType, SchemaBindable
 from sqlalchemy import Table
 
-from launch_async.server import console, history, run_list
+from launch_async.server import console, history, history_samples, run_list
 from launch_async.server.context import Info, request_of
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import encode_run_id
@@ -182,23 +182,23 @@ async def resolve_history(
     """Return a page of lines by step, or without steps lines spread over the run."""
     async with request_of(info).store.read() as connection:
         if min_step is None and max_step is None:
-            wanted = history.DEFAULT_SAMPLES if samples is None else samples
-            return await history.evenly(connection, run_history, row.id, samples=wanted)
+            wanted = history_samples.DEFAULT_SAMPLES if samples is None else samples
+            return await history_samples.evenly(connection, run_history, row.id, samples=wanted)
         return await history.page(
             connection,
             row.id,
             min_step=min_step,
             max_step=max_step,
-            limit=max(0, min(MAX_HISTORY_PAGE if samples is None else samples, MAX_HISTORY_PAGE)),
+            limit=_page_limit(samples, min_step, max_step),
         )
 
 
 @run.field("events")
 async def resolve_events(row: RunRow, info: Info, samples: int | None = None) -> list[str]:
     """Return events spread over the run."""
-    wanted = history.DEFAULT_SAMPLES if samples is None else samples
+    wanted = history_samples.DEFAULT_SAMPLES if samples is None else samples
     async with request_of(info).store.read() as connection:
-        return await history.evenly(connection, run_events, row.id, samples=wanted)
+        return await history_samples.evenly(connection, run_events, row.id, samples=wanted)
 
 
 @run.field("sampledHistory")
@@ -206,11 +206,14 @@ async def resolve_sampled_history(
     row: RunRow, info: Info, specs: Sequence[str]
 ) -> list[list[Json]]:
     """Return the points of each spec."""
-    if len(specs) > history.MAX_SPECS:
-        raise ApiError(f"at most {history.MAX_SPECS} specs per request, not {len(specs)}")
-    wanted = [history.parse_spec(spec) for spec in specs]
-    async with request_of(info).store.read() as connection:
-        return [await history.sampled(connection, row.id, spec) for spec in wanted]
+    if len(specs) > history_samples.MAX_SPECS:
+        raise ApiError(f"at most {history_samples.MAX_SPECS} specs per request, not {len(specs)}")
+    wanted = [history_samples.parse_spec(spec) for spec in specs]
+    found: list[list[Json]] = []
+    for spec in wanted:  # each by itself, so that a query that takes too long can be ended between
+        async with request_of(info).store.read() as connection:
+            found.append(await history_samples.sampled(connection, row.id, spec))
+    return found
 
 
 @run.field("parquetHistory")
@@ -244,6 +247,17 @@ async def resolve_log_lines(
         found = await console.read_page(connection, row.id, after=start, limit=size + 1)
     lines = found[:size]
     return connection_of(lines, [str(line.number) for line in lines], has_next=len(found) > size)
+
+
+def _page_limit(samples: int | None, min_step: int | None, max_step: int | None) -> int:
+    """Return how many lines a page has at most.
+
+    Who asks for as many lines as there are steps wants them all: some steps may have two.
+    """
+    if samples is None:
+        return MAX_HISTORY_PAGE
+    whole = min_step is not None and max_step is not None and 0 < max_step - min_step <= samples
+    return MAX_HISTORY_PAGE if whole else max(0, min(samples, MAX_HISTORY_PAGE))
 
 
 async def _tail(info: Info, row: RunRow, table: Table) -> list[str]:

@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 from jinja2 import Environment, StrictUndefined
 
-from launch_async.server import console, history
+from launch_async.server import console, history, history_samples
 from launch_async.server.auth import authenticate
 from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
@@ -69,7 +69,9 @@ def routes(services: Services) -> list[web.RouteDef]:
                 run_name=names["run"],
             )
             lines = await console.read_tail(connection, run.id, last=CONSOLE_LINES)
-            bodies = await history.evenly(connection, run_history, run.id, samples=CHART_POINTS)
+            bodies = await history_samples.evenly(
+                connection, run_history, run.id, samples=CHART_POINTS
+            )
         text = template.render(
             run=run,
             lines=lines,
