@@ -143,6 +143,20 @@ async def test_a_run_that_speaks_while_it_is_looked_at_has_not_crashed(
     assert await server.rows("SELECT state FROM runs") == [("running",)]
 
 
+@pytest.mark.postgres
+async def test_a_pop_does_not_wait_for_another(http: Http, server: Server) -> None:
+    launch, store, now = Launch(http), server.services.store, server.request().now()
+    await launch.queue()
+    for _ in range(2):
+        await launch.push()
+    with anyio.fail_after(5):
+        async with store.write() as one, store.write() as other:
+            popped = [
+                await pop(each, queue_id=1, agent_id=None, now=now) for each in (one, other, other)
+            ]
+    assert [item and item.id for item in popped] == [1, 2, None]
+
+
 async def test_many_agents_at_once_get_each_item_once_and_in_order(http: Http) -> None:
     launch = Launch(http)
     await launch.queue()
