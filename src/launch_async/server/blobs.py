@@ -22,6 +22,14 @@ class BlobInfo(msgspec.Struct, frozen=True):
     md5_hex: str
 
 
+class BlobHead(msgspec.Struct, frozen=True):
+    """What a store tells of a blob without its bytes."""
+
+    size: int
+    etag: str | None
+    """Another one when the bytes are others."""
+
+
 class Blobs:
     """One store of blobs by key. Keys are plain ASCII made of ids, never users' file names."""
 
@@ -83,13 +91,14 @@ class Blobs:
 
         return chunks()
 
-    async def head(self, key: str) -> int | None:
-        """Return the size of `key`, or None when there is no such blob."""
+    async def head(self, key: str) -> BlobHead | None:
+        """Return what is known of `key`, or None when there is no such blob."""
         try:
             meta = await obstore.head_async(self._store, key)
         except FileNotFoundError:
             return None
-        return meta["size"]
+        etag = meta["e_tag"]
+        return BlobHead(meta["size"], None if etag is None else etag.strip('"'))
 
     async def delete(self, key: str) -> None:
         """Delete `key`; absent already is no error."""

@@ -1,15 +1,18 @@
 """PUT and GET of blobs at signed addresses: /storage/{key}. The signature is the permission."""
 
+import base64
 import mimetypes
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 from aiohttp import web
 
+from launch_async.server.blobs import BlobHead
 from launch_async.server.errors import ApiError
 from launch_async.server.services import Services, UploadRule
 
 CHUNK_BYTES = 256 * 1024
+MD5_DIGITS = 32
 MISSING = "this file was not uploaded"
 SAFE_HEADERS = {
     # What users upload is never run as a page of ours.
@@ -56,14 +59,16 @@ class Storage:
         if rule is None:
             raise ApiError("nothing is uploaded to this address", status=404)
         expected = await rule.expect(self._services, key)
+        md5_hex = _wanted_md5(request, expected.md5_hex)
         if expected.settled:
             async for _ in _whole_body(request):
                 pass
-            return web.Response(headers=SAFE_HEADERS)
-        blobs = self._services.blobs
-        info = await blobs.put(key, _whole_body(request), md5_hex=expected.md5_hex)
-        await rule.uploaded(self._services, key, info)
-        return web.Response(headers={**SAFE_HEADERS, "ETag": f'"{info.md5_hex}"'})
+        else:
+            info = await self._services.blobs.put(key, _whole_body(request), md5_hex=md5_hex)
+            await rule.uploaded(self._services, key, info)
+            md5_hex = info.md5_hex
+        etag = {} if md5_hex is None else {"ETag": f'"{md5_hex}"'}
+        return web.Response(headers={**SAFE_HEADERS, **etag})
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """Send a blob, or the part of it that a Range header asks for."""
@@ -76,11 +81,15 @@ async def send_blob(
     request: web.Request, services: Services, key: str, *, filename: str | None
 ) -> web.StreamResponse:
     """Answer a GET or HEAD with a blob; 404 when it was never uploaded."""
-    size = await services.blobs.head(key)
-    if size is None:
+    head = await services.blobs.head(key)
+    if head is None:
         raise ApiError(MISSING, status=404)
-    start, end = _asked_part(request, size)
-    response = web.StreamResponse(status=206 if end - start < size else 200, headers=SAFE_HEADERS)
+    size = head.size
+    headers = SAFE_HEADERS if head.etag is None else {**SAFE_HEADERS, "ETag": f'"{head.etag}"'}
+    if _is_known(request, head.etag):
+        return web.Response(status=304, headers=headers)
+    start, end = _asked_part(request, head)
+    response = web.StreamResponse(status=206 if end - start < size else 200, headers=headers)
     if response.status == 206:
         response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     response.headers["Accept-Ranges"] = "bytes"
@@ -120,7 +129,32 @@ def content_type_of(filename: str | None) -> str:
     return guess or "application/octet-stream"
 
 
-def _asked_part(request: web.Request, size: int) -> tuple[int, int]:
+def _wanted_md5(request: web.Request, expected: str | None) -> str | None:
+    """Return the MD5 that an upload must have; 400 when its header says that it has another."""
+    given = request.headers.get("Content-MD5")
+    if given is None:
+        return expected
+    try:
+        md5_hex = base64.b64decode(given, validate=True).hex()
+    except ValueError:
+        md5_hex = ""
+    if len(md5_hex) != MD5_DIGITS:
+        raise ApiError("Content-MD5 is an MD5 in base64")
+    if expected not in {None, md5_hex}:
+        raise ApiError(f"the upload has the MD5 {md5_hex}, and {expected} belongs here")
+    return md5_hex
+
+
+def _is_known(request: web.Request, etag: str | None) -> bool:
+    """Tell whether the client has these bytes already."""
+    known = request.if_none_match or ()
+    return etag is not None and any(each.value in {"*", etag} for each in known)
+
+
+def _asked_part(request: web.Request, head: BlobHead) -> tuple[int, int]:
+    size = head.size
+    if request.headers.get("If-Range", f'"{head.etag}"') != f'"{head.etag}"':
+        return 0, size  # RFC 9110: a part of other bytes than the client has would be of no use
     try:
         asked = request.http_range
     except ValueError:
