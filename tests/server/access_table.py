@@ -25,8 +25,11 @@ class Rule(Enum):
 
 R = Rule
 
-PARTS = ("Connection", "Edge", "Payload", "Reference")
-"""Types that are parts of what led to them: their fields need no rule of their own."""
+PARTS = ("Connection", "Edge", "Payload", "Reference", "Portfolio")
+"""Types that are parts of what led to them: their fields need no rule of their own.
+
+A portfolio is what an ArtifactCollection is asked for with; a sequence is asked for as such too.
+"""
 
 FIELDS: dict[str, dict[str, Rule]] = {
     "Query": {
@@ -82,7 +85,7 @@ FIELDS: dict[str, dict[str, Rule]] = {
         "outputArtifacts": R.ENTITY_READ,
     },
     "File": {"uploadMultipartUrls": R.NOTHING},
-    "ArtifactFile": {"uploadMultipartUrls": R.NOTHING, "artifact": R.RUN_WRITE},
+    "ArtifactFile": {"uploadMultipartUrls": R.RUN_WRITE, "artifact": R.RUN_WRITE},
     "UploadMultipartUrls": {"uploadUrlParts": R.RUN_WRITE},
     "RunQueue": {
         "runQueueItem": R.TEAM_READ,
@@ -149,13 +152,21 @@ MUTATIONS: dict[str, Rule] = {
     "createArtifactManifest": R.RUN_WRITE,
     "updateArtifactManifest": R.RUN_WRITE,
     "createArtifactFiles": R.RUN_WRITE,
+    "completeMultipartUploadArtifact": R.RUN_WRITE,
     "commitArtifact": R.RUN_WRITE,
     "updateArtifact": R.RUN_WRITE,
     "useArtifact": R.RUN_WRITE,
     "addAliases": R.RUN_WRITE,
     "deleteAliases": R.RUN_WRITE,
+    "linkArtifact": R.RUN_WRITE,
+    "unlinkArtifact": R.MEMBER,
     "deleteArtifact": R.MEMBER,
     "updateArtifactSequence": R.MEMBER,
+    "moveArtifactSequence": R.MEMBER,
+    "updateArtifactPortfolio": R.MEMBER,
+    "createArtifactCollectionTagAssignments": R.MEMBER,
+    "deleteArtifactCollectionTagAssignments": R.MEMBER,
+    "deleteArtifactPortfolio": R.MEMBER,
     "deleteArtifactSequence": R.MEMBER,
     "createDefaultResourceConfig": R.ADMIN,
     "createRunQueue": R.ADMIN,

@@ -203,6 +203,44 @@ class _Builder:
             a=self.values["artifact"],
         )
 
+        await self._links()
+
+    async def _links(self) -> None:
+        """A portfolio with a link, and a file whose parts only have to be joined."""
+        linked = await self._done(
+            """mutation M($a: ID!) { linkArtifact(input: {artifactID: $a,
+              artifactPortfolioName: "links"})
+              { artifactMembership { artifactCollection { id } } } }""",
+            "own_run",
+            a=self.values["artifact"],
+        )
+        self.values["portfolio"] = linked["artifactMembership"]["artifactCollection"]["id"]
+        await self._done(
+            """mutation M($e: String!, $p: String!) {
+              createArtifactCollectionTagAssignments(input: {entityName: $e, projectName: $p,
+                artifactCollectionName: "links", tags: [{tagName: "t"}]}) { tags { id } } }""",
+            e=self.entity,
+            p=PROJECT,
+        )
+        body = self.entity.encode()
+        md5 = hashlib.md5(body, usedforsecurity=False)
+        placed = await self._done(
+            """mutation M($a: ID!, $m: String!, $h: String!) {
+              createArtifactFiles(input: {artifactFiles: [{artifactID: $a, name: "big", md5: $m,
+                uploadPartsInput: [{partNumber: 1, hexMD5: $h}]}]})
+              { files { edges { node { storagePath uploadMultipartUrls {
+                uploadID uploadUrlParts { uploadUrl } } } } } } }""",
+            "own_run",
+            a=self.values["uploaded"],
+            m=base64.b64encode(md5.digest()).decode(),
+            h=md5.hexdigest(),
+        )
+        node = placed["files"]["edges"][0]["node"]
+        upload = node["uploadMultipartUrls"]
+        await self._put(upload["uploadUrlParts"][0]["uploadUrl"], body)
+        self.values |= {"storage_path": node["storagePath"], "upload": upload["uploadID"]}
+        self.values["part"] = md5.hexdigest()
+
     async def _upload(self, digest: str, *, client_id: str) -> str:
         made = await self._done(
             """mutation M($e: String!, $p: String!, $r: String!, $d: String!, $c: ID!) {

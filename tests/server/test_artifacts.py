@@ -65,7 +65,8 @@ async def test_files_are_placed_in_order_and_stored_once(
     first = await client.log({"a": b"same", "b": b"other"})
     made = await client.create(digest="e" * 32)
     nodes = await client.place(made["id"], b"new", b"same", b"new", b"other")
-    assert [node["storagePath"].rpartition("/")[2] for node in nodes] == [
+    names = [node["storagePath"].rpartition("/")[2] for node in nodes]
+    assert [name.partition("-")[0] for name in names] == [
         md5(body).hex() for body in (b"new", b"same", b"new", b"other")
     ]
     assert [node["uploadUrl"] is None for node in nodes] == [False, True, False, True]

@@ -18,6 +18,7 @@ from launch_harness import Launch
 from server_harness import Http, Server, Template, served
 
 from launch_async.server.app import listening, open_services
+from launch_async.server.artifact_blobs import blob_key
 from launch_async.server.settings import Settings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.acceptance]
@@ -119,9 +120,12 @@ async def kill_and_look(settings: Settings, template: Template) -> None:
         }
         assert await artifacts.manifest(made["id"], contents) == 200
         assert (await artifacts.commit(made["id"]))[0] == 200
-        for place in await server.rows("select entity_id, md5 from artifact_blobs where present"):
-            key = f"artifacts/{place.entity_id}/{place.md5}"
-            assert await server.services.blobs.head(key) == 200_000
+        for place in await server.rows(
+            "select entity_id, md5, edition from artifact_blobs where present"
+        ):
+            head = await server.services.blobs.head(blob_key(*place))
+            assert head is not None
+            assert head.size == 200_000
 
 
 @asynccontextmanager

@@ -6,9 +6,10 @@ import json
 import anyio
 import pytest
 from artifact_harness import PROJECT, ArtifactClient, b64, md5
-from client_documents import client_document
 from server_harness import Http, Server
 
+from client_documents import client_document
+from launch_async.server.artifact_blobs import blob_key
 from launch_async.server.ids import encode_run_id
 
 pytestmark = pytest.mark.anyio
@@ -24,11 +25,11 @@ def client(http: Http) -> ArtifactClient:
 
 
 async def blob(client: ArtifactClient, body: bytes) -> bytes | None:
-    key = await client.http.server.rows(
-        "select entity_id from artifact_blobs where md5 = :md5", md5=md5(body).hex()
+    (row,) = await client.http.server.rows(
+        "select entity_id, md5, edition from artifact_blobs where md5 = :md5", md5=md5(body).hex()
     )
     found = client.http.server.services.blobs
-    path = f"artifacts/{key[0].entity_id}/{md5(body).hex()}"
+    path = blob_key(*row)
     if await found.head(path) is None:
         return None
     return b"".join([chunk async for chunk in await found.get(path)])

@@ -29,6 +29,7 @@ from launch_async.server.admin_input import (
 )
 from launch_async.server.auth import find_viewer, key_of
 from launch_async.server.errors import ApiError
+from launch_async.server.garbage import delete_blobs
 from launch_async.server.ids import read_number
 from launch_async.server.services import Services
 
@@ -157,7 +158,7 @@ class AdminApi:
             blobs = await _give_up(connection, entity, f"user {found.username!r}", force=force)
             await people.delete_person(connection, found.id)
             await audit.note(connection, who, "user.delete", None, found.username, force=force)
-        await holdings.delete_blobs(self._blobs, blobs)
+        await delete_blobs(self._blobs, blobs)
         return web.Response(status=204)
 
     async def list_keys(self, request: web.Request, _who: str) -> web.Response:
@@ -236,7 +237,7 @@ class AdminApi:
             blobs = await _give_up(connection, team.id, f"team {team.name!r}", force=force)
             await people.delete_team(connection, team.id)
             await audit.note(connection, who, "team.delete", None, team.name, force=force)
-        await holdings.delete_blobs(self._blobs, blobs)
+        await delete_blobs(self._blobs, blobs)
         return web.Response(status=204)
 
     async def set_member(self, request: web.Request, who: str) -> web.Response:

@@ -13,7 +13,16 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from launch_async.server import admin_api, artifact_files, artifact_uploads, files, filestream
+from launch_async.server import (
+    admin_api,
+    artifact_blobs,
+    artifact_files,
+    artifact_manifests,
+    artifact_parts,
+    files,
+    filestream,
+)
+from launch_async.server.artifact_sweep import sweep_artifacts
 from launch_async.server.auth import authenticate
 from launch_async.server.context import Request
 from launch_async.server.crashes import watch_for_crashes
@@ -50,8 +59,9 @@ def create_app(
     app[GRAPHQL] = graphql or GraphQL.load(BINDABLES)
     rules: dict[str, UploadRule] = {
         files.KEYS: files.UPLOADS,
-        artifact_uploads.BLOBS: artifact_uploads.BLOB_UPLOADS,
-        artifact_uploads.MANIFESTS: artifact_uploads.MANIFEST_UPLOADS,
+        artifact_blobs.KEYS: artifact_blobs.UPLOADS,
+        artifact_manifests.KEYS: artifact_manifests.UPLOADS,
+        artifact_parts.KEYS: artifact_parts.UPLOADS,
     }
     app.add_routes(
         [
@@ -74,6 +84,7 @@ async def serve(services: Services, settings: Settings, *, started: Callable[[st
     """
     async with listening(services, settings) as url, anyio.create_task_group() as tasks:
         tasks.start_soon(watch_for_crashes, services, name="crash watch")
+        tasks.start_soon(sweep_artifacts, services, name="artifact sweep")
         started(url)
         await anyio.sleep_forever()
 

@@ -10,18 +10,20 @@ from typing import Final
 from urllib.parse import unquote
 
 from aiohttp import web
-from sqlalchemy import ColumnElement, and_, select, true
+from sqlalchemy import ColumnElement, and_, or_, select, true
 
-from launch_async.server.artifact_rows import ARTIFACT
-from launch_async.server.artifact_uploads import blob_key
+from launch_async.server.artifact_blobs import blob_key
+from launch_async.server.artifact_rows import ARTIFACT, COMMITTED
 from launch_async.server.auth import authenticate
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import decode_number
 from launch_async.server.services import Services
 from launch_async.server.storage import send_blob
 from launch_async.server.store.tables.artifacts import (
+    artifact_blobs,
     artifact_collections,
     artifact_files,
+    artifact_links,
     artifacts,
 )
 from launch_async.server.store.tables.people import entities
@@ -48,10 +50,7 @@ def routes(services: Services) -> list[web.RouteDef]:
         # The name may hold blanks and per cent signs, but no slash: the client sends its last part.
         _, entity, project, collection, *rest = parts
         *ids, md5, name = rest
-        which = and_(
-            projects.c.name_folded == project.casefold(),
-            artifact_collections.c.name == collection,
-        )
+        which = _in_collection(entity, project, collection)
         if len(ids) > 1:
             which = and_(which, artifacts.c.id == decode_number(ids[0], ARTIFACT))
         key = await _readable_key(services, request, entity, md5, which)
@@ -80,17 +79,46 @@ async def _readable_key(
     if entity not in viewer.entities or MD5.fullmatch(md5) is None:
         raise missing
     statement = (
-        select(entities.c.id)
+        select(artifact_blobs.c.entity_id, artifact_blobs.c.md5, artifact_blobs.c.edition)
         .select_from(artifact_files)
         .join(artifacts, artifacts.c.id == artifact_files.c.artifact_id)
         .join(artifact_collections, artifact_collections.c.id == artifacts.c.collection_id)
         .join(projects, projects.c.id == artifact_collections.c.project_id)
         .join(entities, entities.c.id == projects.c.entity_id)
-        .where(entities.c.name == entity, artifact_files.c.md5 == md5, which)
+        .join(
+            artifact_blobs,
+            and_(
+                artifact_blobs.c.entity_id == entities.c.id,
+                artifact_blobs.c.md5 == artifact_files.c.md5,
+            ),
+        )
+        .where(
+            entities.c.name == entity,
+            artifact_files.c.md5 == md5,
+            artifacts.c.state == COMMITTED,
+            which,
+        )
         .limit(1)
     )
     async with services.store.read() as connection:
-        entity_id = (await connection.execute(statement)).scalar_one_or_none()
-    if entity_id is None:
+        found = (await connection.execute(statement)).one_or_none()
+    if found is None:
         raise missing
-    return blob_key(entity_id, md5)
+    return blob_key(*found)
+
+
+def _in_collection(entity: str, project: str, name: str) -> ColumnElement[bool]:
+    """Tell versions that are in a collection, as its own or as linked ones."""
+    place = (
+        select(artifact_collections.c.id)
+        .join(projects, projects.c.id == artifact_collections.c.project_id)
+        .join(entities, entities.c.id == projects.c.entity_id)
+        .where(
+            entities.c.name == entity,
+            projects.c.name_folded == project.casefold(),
+            artifact_collections.c.name == name,
+        )
+        .correlate(None)
+    )
+    linked = select(artifact_links.c.artifact_id).where(artifact_links.c.collection_id.in_(place))
+    return or_(artifacts.c.collection_id.in_(place), artifacts.c.id.in_(linked))

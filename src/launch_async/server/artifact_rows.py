@@ -1,7 +1,6 @@
 """Artifacts as they are read: versions with their collection, type, aliases and tags."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import decode_number
+from launch_async.server.projects import PROJECT_COLUMNS, ProjectRow
 from launch_async.server.store.tables.artifacts import (
     artifact_aliases,
     artifact_collections,
@@ -28,7 +28,10 @@ COMMITTED: Final = "COMMITTED"
 PENDING: Final = "PENDING"
 DELETED: Final = "DELETED"
 LATEST: Final = "latest"
-VERSION: Final = re.compile(r"v(\d{1,9})", re.ASCII)
+SEQUENCE: Final = "SEQUENCE"
+PORTFOLIO: Final = "PORTFOLIO"
+GONE: Final = "GONE"
+"""Kind of a collection that was deleted, until it is swept."""
 
 
 class TypeRow(msgspec.Struct, frozen=True):
@@ -42,19 +45,46 @@ class TypeRow(msgspec.Struct, frozen=True):
 
 
 class CollectionRow(msgspec.Struct, frozen=True):
-    """A named sequence of versions."""
+    """Versions under one name: a sequence of its own ones, or a portfolio of links to others'."""
 
     id: int
-    project_id: int
     type_id: int
     name: str
+    kind: str
     description: str | None
     created_at: datetime
     updated_at: datetime | None
     type_name: str
     type_created_at: datetime
-    entity_id: int
-    entity_name: str
+    project: ProjectRow
+
+    @property
+    def project_id(self) -> int:
+        """Row id of the project."""
+        return self.project.id
+
+    @property
+    def entity_id(self) -> int:
+        """Row id of the entity."""
+        return self.project.entity_id
+
+    @property
+    def entity_name(self) -> str:
+        """Name of the entity."""
+        return self.project.entity_name
+
+    @property
+    def is_portfolio(self) -> bool:
+        """Whether it holds links."""
+        return self.kind == PORTFOLIO
+
+
+class AliasRow(msgspec.Struct, frozen=True):
+    """An alias of a version in one of the collections that it is in."""
+
+    id: int
+    name: str
+    collection: CollectionRow
 
 
 class ArtifactRow(msgspec.Struct, frozen=True):
@@ -69,6 +99,7 @@ class ArtifactRow(msgspec.Struct, frozen=True):
     description: str | None
     metadata: str | None
     labels: str | None
+    distributed_id: str | None
     ttl_seconds: int | None
     history_step: int | None
     size: int
@@ -77,32 +108,37 @@ class ArtifactRow(msgspec.Struct, frozen=True):
     created_by: int | None
     created_at: datetime
     updated_at: datetime | None
-    aliases: tuple[tuple[int, str], ...] = ()
-    """(row id, alias) of each."""
+    aliases: tuple[AliasRow, ...] = ()
+    """In its own collection and in the portfolios that link it."""
     tags: tuple[tuple[int, str], ...] = ()
     """(row id, name) of each."""
 
+    def aliases_in(self, collection_id: int) -> tuple[AliasRow, ...]:
+        """Return its aliases in one collection."""
+        return tuple(alias for alias in self.aliases if alias.collection.id == collection_id)
 
-OWN_COLUMNS = ArtifactRow.__struct_fields__[2:17]
+
+OWN_COLUMNS = ArtifactRow.__struct_fields__[2:18]
 COLLECTION_COLUMNS = (
     artifact_collections.c.id,
-    artifact_collections.c.project_id,
     artifact_collections.c.type_id,
     artifact_collections.c.name,
+    artifact_collections.c.kind,
     artifact_collections.c.description,
     artifact_collections.c.created_at,
     artifact_collections.c.updated_at,
     artifact_types.c.name,
     artifact_types.c.created_at,
-    projects.c.entity_id,
-    entities.c.name,
 )
+OWN_FIELDS = CollectionRow.__struct_fields__[:-1]
+WIDTH = len(COLLECTION_COLUMNS) + len(PROJECT_COLUMNS)
 
 
 def collection_select() -> Select[*tuple[Any, ...]]:
     """Return a SELECT whose rows are CollectionRow's fields."""
     return (
-        select(*COLLECTION_COLUMNS)
+        select(*COLLECTION_COLUMNS, *PROJECT_COLUMNS)
+        .select_from(artifact_collections)
         .join(artifact_types, artifact_types.c.id == artifact_collections.c.type_id)
         .join(projects, projects.c.id == artifact_collections.c.project_id)
         .join(entities, entities.c.id == projects.c.entity_id)
@@ -112,7 +148,12 @@ def collection_select() -> Select[*tuple[Any, ...]]:
 def artifact_select() -> Select[*tuple[Any, ...]]:
     """Return a SELECT whose rows `load_artifacts` understands."""
     return (
-        select(*COLLECTION_COLUMNS, artifacts.c.id, *(artifacts.c[name] for name in OWN_COLUMNS))
+        select(
+            *COLLECTION_COLUMNS,
+            *PROJECT_COLUMNS,
+            artifacts.c.id,
+            *(artifacts.c[name] for name in OWN_COLUMNS),
+        )
         .select_from(artifacts)
         .join(artifact_collections, artifact_collections.c.id == artifacts.c.collection_id)
         .join(artifact_types, artifact_types.c.id == artifact_collections.c.type_id)
@@ -125,17 +166,25 @@ async def load_artifacts(
     connection: AsyncConnection, statement: Select[*tuple[Any, ...]]
 ) -> list[ArtifactRow]:
     """Return the artifacts of an `artifact_select`, with their aliases and tags."""
-    width = len(COLLECTION_COLUMNS)
     rows = (await connection.execute(statement)).all()
-    numbers = [row[width] for row in rows]
-    aliases = await _names(connection, artifact_aliases.c.alias, numbers)
-    tags = await _names(connection, artifact_tags.c.name, numbers)
+    numbers = [row[WIDTH] for row in rows]
+    known = {row[0]: collection_of(row) for row in rows}
+    aliases = await _aliases(connection, numbers, known)
+    tags = await _tags(connection, numbers)
     found: list[ArtifactRow] = []
     for row in rows:
-        number, own = row[width], dict(zip(OWN_COLUMNS, row[width + 1 :], strict=True))
-        own.update(aliases=aliases.get(number, ()), tags=tags.get(number, ()))
-        found.append(ArtifactRow(id=number, collection=CollectionRow(*row[:width]), **own))
+        number = row[WIDTH]
+        own = dict(zip(OWN_COLUMNS, row[WIDTH + 1 : WIDTH + 1 + len(OWN_COLUMNS)], strict=True))
+        own.update(aliases=tuple(aliases.get(number, ())), tags=tuple(tags.get(number, ())))
+        found.append(ArtifactRow(id=number, collection=known[row[0]], **own))
     return found
+
+
+def collection_of(row: Sequence[Any]) -> CollectionRow:
+    """Return the collection that a row of `collection_select` or `artifact_select` begins with."""
+    own: Sequence[Any] = row[: len(COLLECTION_COLUMNS)]
+    project = ProjectRow(*row[len(COLLECTION_COLUMNS) : WIDTH])
+    return CollectionRow(**dict(zip(OWN_FIELDS, own, strict=True)), project=project)
 
 
 async def artifact_by_number(connection: AsyncConnection, number: int) -> ArtifactRow | None:
@@ -168,54 +217,6 @@ async def require_artifact(
     return found
 
 
-async def named_artifact(
-    connection: AsyncConnection, project_id: int, name: str
-) -> ArtifactRow | None:
-    """Return a committed version by `collection`, `collection:alias`, `:vN` or `:digest`."""
-    collection_name, _, alias = name.partition(":")
-    collection = await named_collection(connection, project_id, collection_name)
-    return None if collection is None else await member(connection, collection.id, alias or LATEST)
-
-
-async def member(connection: AsyncConnection, collection_id: int, alias: str) -> ArtifactRow | None:
-    """Return a committed version of a collection by vN, alias or digest, in this order.
-
-    An image job has its image's tag as an alias, and a tag may well be v3.
-    """
-    committed = artifact_select().where(
-        artifacts.c.collection_id == collection_id, artifacts.c.state == COMMITTED
-    )
-    by_alias = select(artifact_aliases.c.artifact_id).where(
-        artifact_aliases.c.collection_id == collection_id, artifact_aliases.c.alias == alias
-    )
-    version = VERSION.fullmatch(alias)
-    conditions = [
-        artifacts.c.id.in_(by_alias),
-        artifacts.c.digest == alias,
-    ]
-    if version is not None:
-        conditions.insert(0, artifacts.c.version_index == int(version.group(1)))
-    for condition in conditions:
-        found = await load_artifacts(
-            connection, committed.where(condition).order_by(artifacts.c.id.desc()).limit(1)
-        )
-        if found:
-            return found[0]
-    return None
-
-
-async def newest_artifact(connection: AsyncConnection, collection_id: int) -> ArtifactRow | None:
-    """Return the committed version with the highest number."""
-    found = await load_artifacts(
-        connection,
-        artifact_select()
-        .where(artifacts.c.collection_id == collection_id, artifacts.c.state == COMMITTED)
-        .order_by(artifacts.c.version_index.desc())
-        .limit(1),
-    )
-    return found[0] if found else None
-
-
 async def named_collection(
     connection: AsyncConnection, project_id: int, name: str
 ) -> CollectionRow | None:
@@ -237,9 +238,34 @@ async def find_collection(
     except ApiError:
         return None
     found = await _collection(
-        connection, collection_select().where(artifact_collections.c.id == number)
+        connection,
+        collection_select().where(
+            artifact_collections.c.id == number, artifact_collections.c.kind != GONE
+        ),
     )
     return found if found and found.entity_name in request.viewer.entities else None
+
+
+async def require_collection(
+    connection: AsyncConnection, request: Request, collection_id: str
+) -> CollectionRow:
+    """Return a collection by its opaque id; 404 when missing or not the viewer's to see."""
+    found = await find_collection(connection, request, collection_id)
+    if found is None:
+        raise ApiError(f"artifact collection {collection_id!r} not found", status=404)
+    return found
+
+
+async def collections_by_number(
+    connection: AsyncConnection, numbers: Collection[int]
+) -> dict[int, CollectionRow]:
+    """Return collections by row id. The caller checks that the viewer may see them."""
+    if not numbers:
+        return {}
+    rows = await connection.execute(
+        collection_select().where(artifact_collections.c.id.in_(numbers))
+    )
+    return {row[0]: collection_of(row) for row in rows}
 
 
 async def count(connection: AsyncConnection, statement: Select[*tuple[Any, ...]]) -> int:
@@ -252,19 +278,45 @@ async def _collection(
     connection: AsyncConnection, statement: Select[*tuple[Any, ...]]
 ) -> CollectionRow | None:
     row = (await connection.execute(statement)).one_or_none()
-    return None if row is None else CollectionRow(*row)
+    return None if row is None else collection_of(row)
 
 
-async def _names(
-    connection: AsyncConnection, column: Any, numbers: Sequence[int]
-) -> dict[int, tuple[tuple[int, str], ...]]:
-    table = column.table
-    rows = await connection.execute(
-        select(table.c.artifact_id, table.c.id, column)
-        .where(table.c.artifact_id.in_(numbers))
-        .order_by(table.c.id)
+async def _aliases(
+    connection: AsyncConnection, numbers: Sequence[int], known: dict[int, CollectionRow]
+) -> dict[int, list[AliasRow]]:
+    rows = (
+        await connection.execute(
+            select(
+                artifact_aliases.c.artifact_id,
+                artifact_aliases.c.id,
+                artifact_aliases.c.alias,
+                artifact_aliases.c.collection_id,
+            )
+            .where(artifact_aliases.c.artifact_id.in_(numbers))
+            .order_by(artifact_aliases.c.id)
+        )
+    ).all()
+    others = await collections_by_number(
+        connection, {row.collection_id for row in rows} - known.keys()
     )
-    found: dict[int, tuple[tuple[int, str], ...]] = {}
-    for artifact_id, row_id, name in rows:
-        found[artifact_id] = (*found.get(artifact_id, ()), (row_id, name))
+    collections = known | others
+    found: dict[int, list[AliasRow]] = {}
+    for artifact_id, number, name, collection_id in rows:
+        collection = collections.get(collection_id)
+        if collection is not None:  # on PostgreSQL it may have gone since the first query
+            found.setdefault(artifact_id, []).append(AliasRow(number, name, collection))
+    return found
+
+
+async def _tags(
+    connection: AsyncConnection, numbers: Sequence[int]
+) -> dict[int, list[tuple[int, str]]]:
+    rows = await connection.execute(
+        select(artifact_tags.c.artifact_id, artifact_tags.c.id, artifact_tags.c.name)
+        .where(artifact_tags.c.artifact_id.in_(numbers))
+        .order_by(artifact_tags.c.id)
+    )
+    found: dict[int, list[tuple[int, str]]] = {}
+    for artifact_id, number, name in rows:
+        found.setdefault(artifact_id, []).append((number, name))
     return found

@@ -6,15 +6,23 @@ A version gets its number and its aliases by the commit. The same client id, or 
 the same collection, always leads to the same version, so that repeating a creation does no harm.
 """
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from launch_async.server.artifact_locks import lock_versions
+from launch_async.server.artifact_aliases import (
+    pass_latest_on,
+    put_aliases,
+    take_aliases,
+    wanted_aliases,
+)
+from launch_async.server.artifact_collections import next_number
+from launch_async.server.artifact_locks import lock_all_versions, lock_versions
+from launch_async.server.artifact_members import memberships_of
 from launch_async.server.artifact_rows import (
     COMMITTED,
     DELETED,
@@ -25,65 +33,26 @@ from launch_async.server.artifact_rows import (
     artifact_by_number,
     artifact_select,
     load_artifacts,
-    named_collection,
-    newest_artifact,
 )
 from launch_async.server.errors import ApiError
-from launch_async.server.projects import ProjectRow, check_name
+from launch_async.server.projects import check_name
 from launch_async.server.store.engine import insert
 from launch_async.server.store.tables.artifacts import (
     artifact_aliases,
-    artifact_collections,
+    artifact_links,
+    artifact_pending_blobs,
     artifact_runs,
     artifact_tags,
-    artifact_types,
     artifacts,
 )
 
 INPUT: Final = "input"
 OUTPUT: Final = "output"
-MAX_ALIAS: Final = 128
-CHANGEABLE: Final = {
-    "description": "description",
-    "metadata": "metadata",
-    "labels": "labels",
-    "ttl_duration_seconds": "ttl_seconds",
-}
+TTL_INHERITED: Final = -1
+TTL_DISABLED: Final = -2
+CHANGEABLE: Final = ("description", "metadata", "labels")
 
 Json = dict[str, Any]
-
-
-async def ensure_collection(
-    connection: AsyncConnection, project: ProjectRow, *, name: str, type_name: str, now: datetime
-) -> CollectionRow:
-    """Return the collection, made when missing; 400 when it is one of another type."""
-    check_name("artifact", name)
-    check_name("artifact type", type_name)
-    found = await named_collection(connection, project.id, name)
-    if found is None:
-        kind = {"project_id": project.id, "name": type_name}
-        await connection.execute(
-            insert(connection, artifact_types)
-            .values(**kind, created_at=now)
-            .on_conflict_do_nothing()
-        )
-        type_id = select(artifact_types.c.id).filter_by(**kind).scalar_subquery()
-        await connection.execute(
-            insert(connection, artifact_collections)
-            .values(
-                project_id=project.id, type_id=type_id, name=name, next_version=0, created_at=now
-            )
-            .on_conflict_do_nothing()
-        )
-        found = await named_collection(connection, project.id, name)
-    if found is None:
-        raise ApiError("the project of this artifact is gone", status=404)
-    if found.type_name != type_name:
-        raise ApiError(
-            f"artifact {name!r} is of type {found.type_name!r} already, not {type_name!r}; "
-            "take another name or that type"
-        )
-    return found
 
 
 async def create_artifact(
@@ -96,126 +65,129 @@ async def create_artifact(
 ) -> ArtifactRow:
     """Return the version that a client is about to upload, or has already uploaded.
 
-    PENDING: the client goes on with its upload. COMMITTED: the same bytes are here; the aliases are
-    put on that version and the client stops.
+    PENDING: the client goes on with its upload. COMMITTED: the same bytes are here; the aliases and
+    tags are put on that version and the client stops.
     """
-    aliases = _wanted(collection, given.get("aliases") or [])
+    if given.get("digest_algorithm") not in {None, "MANIFEST_MD5"}:
+        raise ApiError("this server keeps files by their MD5; log the artifact with MD5 digests")
+    aliases = wanted_aliases(collection.name, given.get("aliases") or [])
     await lock_versions(connection, collection.id)
     found = await _same(connection, collection, given)
     if found is None:
         return await _insert(connection, collection, given, aliases, user_id=user_id, now=now)
+    await _add_tags(connection, found.id, given.get("tags") or [])
     if found.state == COMMITTED:
-        await put_aliases(connection, found, aliases)
+        await put_aliases(connection, found, collection.id, aliases)
     else:
         merged = sorted({*msgspec.json.decode(found.wanted_aliases), *aliases})
-        wanted = msgspec.json.encode(merged).decode()
         await connection.execute(
             update(artifacts)
             .where(artifacts.c.id == found.id)
-            .values(**_changes(given), wanted_aliases=wanted)
+            .values(
+                **_changes(found.created_at, given),
+                wanted_aliases=msgspec.json.encode(merged).decode(),
+                updated_at=now,
+            )
         )
     return await reload(connection, found.id)
 
 
-async def commit_artifact(
-    connection: AsyncConnection, artifact: ArtifactRow, *, size: int, file_count: int, now: datetime
+async def finish_artifact(
+    connection: AsyncConnection,
+    row: ArtifactRow,
+    *,
+    digest: str,
+    size: int,
+    file_count: int,
+    now: datetime,
 ) -> None:
-    """Give a PENDING version its number, its aliases and `latest`."""
-    numbered = await connection.execute(
-        update(artifact_collections)
-        .where(artifact_collections.c.id == artifact.collection.id)
-        .values(next_version=artifact_collections.c.next_version + 1, updated_at=now)
-        .returning(artifact_collections.c.next_version)
-    )
+    """Make a `locked` PENDING version a COMMITTED one, with its number, aliases and `latest`."""
+    number = await next_number(connection, row.collection.id, now=now)
     await connection.execute(
         update(artifacts)
-        .where(artifacts.c.id == artifact.id)
+        .where(artifacts.c.id == row.id)
         .values(
             state=COMMITTED,
-            version_index=numbered.scalar_one() - 1,
+            version_index=number,
+            digest=digest,
             size=size,
             file_count=file_count,
             updated_at=now,
         )
     )
-    await put_aliases(connection, artifact, [*msgspec.json.decode(artifact.wanted_aliases), LATEST])
-
-
-async def put_aliases(
-    connection: AsyncConnection, artifact: ArtifactRow, aliases: Iterable[str]
-) -> None:
-    """Put aliases on a version; each leaves the version of the collection that had it."""
-    for alias in dict.fromkeys(aliases):
-        _check_alias(alias)
-        statement = insert(connection, artifact_aliases).values(
-            collection_id=artifact.collection.id, artifact_id=artifact.id, alias=alias
-        )
-        await connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["collection_id", "alias"], set_={"artifact_id": artifact.id}
-            )
-        )
-
-
-async def take_aliases(
-    connection: AsyncConnection, artifact: ArtifactRow, aliases: Sequence[str]
-) -> None:
-    """Take aliases off a version; those it has not are no error."""
     await connection.execute(
-        delete(artifact_aliases).where(
-            artifact_aliases.c.artifact_id == artifact.id, artifact_aliases.c.alias.in_(aliases)
-        )
+        delete(artifact_pending_blobs).where(artifact_pending_blobs.c.artifact_id == row.id)
     )
+    wanted = msgspec.json.decode(row.wanted_aliases)
+    await put_aliases(connection, row, row.collection.id, [*wanted, LATEST])
 
 
 async def update_artifact(
-    connection: AsyncConnection, artifact: ArtifactRow, given: Json, *, now: datetime
+    connection: AsyncConnection, row: ArtifactRow, given: Json, *, now: datetime
 ) -> ArtifactRow:
-    """Change what may change of a version; null leaves a field as it is."""
+    """Change what may change of a `locked` version; null leaves a field as it is."""
+    if row.state == DELETED:
+        raise ApiError("this version was deleted", status=404)
     await connection.execute(
         update(artifacts)
-        .where(artifacts.c.id == artifact.id)
-        .values(**_changes(given), updated_at=now)
+        .where(artifacts.c.id == row.id)
+        .values(**_changes(row.created_at, given), updated_at=now)
     )
     if given.get("aliases") is not None:
-        if artifact.state != COMMITTED:  # an alias would leave a version that can be had for it
+        if row.state != COMMITTED:  # an alias would leave a version that can be had for it
             raise ApiError("only a committed version can have aliases")
-        wanted = _wanted(artifact.collection, given["aliases"])
-        old = [alias for _, alias in artifact.aliases if alias not in wanted]
-        await take_aliases(connection, artifact, old)
-        await put_aliases(connection, artifact, wanted)
-    await _add_tags(connection, artifact.id, given.get("tags_to_add") or [])
+        wanted = wanted_aliases(row.collection.name, given["aliases"])
+        old = [each.name for each in row.aliases_in(row.collection.id) if each.name not in wanted]
+        await take_aliases(connection, row, row.collection.id, old)
+        await put_aliases(connection, row, row.collection.id, wanted)
+    await _add_tags(connection, row.id, given.get("tags_to_add") or [])
     gone = [tag["tag_name"] for tag in given.get("tags_to_delete") or []]
     await connection.execute(
         delete(artifact_tags).where(
-            artifact_tags.c.artifact_id == artifact.id, artifact_tags.c.name.in_(gone)
+            artifact_tags.c.artifact_id == row.id, artifact_tags.c.name.in_(gone)
         )
     )
-    return await reload(connection, artifact.id)
+    return await reload(connection, row.id)
+
+
+async def touch(connection: AsyncConnection, row: ArtifactRow, *, now: datetime) -> None:
+    """Note that the upload of a version goes on."""
+    await connection.execute(
+        update(artifacts)
+        .where(artifacts.c.id == row.id, artifacts.c.state == PENDING)
+        .values(updated_at=now)
+    )
 
 
 async def delete_artifact(
-    connection: AsyncConnection, artifact: ArtifactRow, *, delete_aliases: bool, now: datetime
-) -> None:
-    """Delete a version; `latest` goes to the newest that is left.
+    connection: AsyncConnection, row: ArtifactRow, *, delete_aliases: bool, now: datetime
+) -> ArtifactRow:
+    """Delete a `locked` version and the links to it; `latest` goes to the newest that is left.
 
-    Its record stays as DELETED, since jobs refer to artifacts by id. Its bytes stay too: other
-    versions may hold the same.
+    Its record stays as DELETED, since jobs refer to artifacts by id. What it holds is the sweep's.
     """
-    named = [alias for _, alias in artifact.aliases if alias != LATEST]
+    if row.state == DELETED:
+        return row
+    named = sorted({alias.name for alias in row.aliases if alias.name != LATEST})
     if named and not delete_aliases:
         raise ApiError(
             f"this version has the aliases {', '.join(named)}; take them off first, "
             "or delete it with delete_aliases=True"
         )
-    had_latest = len(named) < len(artifact.aliases)
-    await take_aliases(connection, artifact, [alias for _, alias in artifact.aliases])
+    places = await memberships_of(connection, row)
+    links = [place.collection.id for place in places if place.collection.is_portfolio]
+    await lock_all_versions(connection, links)
     await connection.execute(
-        update(artifacts).where(artifacts.c.id == artifact.id).values(state=DELETED, updated_at=now)
+        delete(artifact_aliases).where(artifact_aliases.c.artifact_id == row.id)
     )
-    newest = await newest_artifact(connection, artifact.collection.id)
-    if had_latest and newest is not None:
-        await put_aliases(connection, newest, [LATEST])
+    await connection.execute(delete(artifact_links).where(artifact_links.c.artifact_id == row.id))
+    await connection.execute(
+        update(artifacts).where(artifacts.c.id == row.id).values(state=DELETED, updated_at=now)
+    )
+    for place in places:
+        if any(alias.name == LATEST for alias in place.aliases):
+            await pass_latest_on(connection, place.collection)
+    return await reload(connection, row.id)
 
 
 async def note_run(
@@ -243,10 +215,10 @@ async def note_run(
     )
 
 
-async def locked(connection: AsyncConnection, artifact: ArtifactRow) -> ArtifactRow:
+async def locked(connection: AsyncConnection, row: ArtifactRow) -> ArtifactRow:
     """Return a version as it is now and stays until the transaction ends."""
-    await lock_versions(connection, artifact.collection.id)
-    return await reload(connection, artifact.id)
+    await lock_versions(connection, row.collection.id)
+    return await reload(connection, row.id)
 
 
 async def reload(connection: AsyncConnection, artifact_id: int) -> ArtifactRow:
@@ -260,26 +232,33 @@ async def reload(connection: AsyncConnection, artifact_id: int) -> ArtifactRow:
 async def _same(
     connection: AsyncConnection, collection: CollectionRow, given: Json
 ) -> ArtifactRow | None:
-    """Return the version that this creation repeats: by client id first, then by digest."""
-    here = artifact_select().where(
-        artifacts.c.collection_id == collection.id, artifacts.c.state != DELETED
-    )
-    client_id = given.get("client_id")
+    """Return the version that this creation repeats: by client id first, then by digest.
+
+    Runs that make one version together have a distributed id in place of a digest.
+    """
+    here = artifact_select().where(artifacts.c.collection_id == collection.id)
+    client_id, shared = given.get("client_id"), given.get("distributed_id")
+    conditions: list[Any] = []
     if client_id:
-        found = await load_artifacts(connection, here.where(artifacts.c.client_id == client_id))
+        conditions.append((artifacts.c.client_id == client_id) & (artifacts.c.state != DELETED))
+    if shared:
+        conditions.append((artifacts.c.distributed_id == shared) & (artifacts.c.state == PENDING))
+    elif given.get("enable_digest_deduplication") is not False:
+        # An upload that another client has begun may be finished by this one, with the same bytes.
+        begun = (artifacts.c.state == PENDING) & artifacts.c.distributed_id.is_(None)
+        conditions.append(
+            (artifacts.c.digest == given["digest"]) & ((artifacts.c.state == COMMITTED) | begun)
+        )
+    for condition in conditions:
+        found = await load_artifacts(
+            connection,
+            here.where(condition)
+            .order_by(artifacts.c.state, artifacts.c.id.desc())  # COMMITTED sorts before PENDING
+            .limit(1),
+        )
         if found:
             return found[0]
-    if given.get("enable_digest_deduplication") is False:
-        return None
-    # An upload that another client has begun may be finished by this one, with the same bytes.
-    ready = or_(artifacts.c.state == COMMITTED, artifacts.c.state == PENDING)
-    found = await load_artifacts(
-        connection,
-        here.where(artifacts.c.digest == given["digest"], ready)
-        .order_by(artifacts.c.state, artifacts.c.id.desc())  # COMMITTED sorts before PENDING
-        .limit(1),
-    )
-    return found[0] if found else None
+    return None
 
 
 async def _insert(
@@ -294,12 +273,13 @@ async def _insert(
     made = await connection.execute(
         insert(connection, artifacts)
         .values(
-            **_changes(given),
+            **_changes(now, given),
             collection_id=collection.id,
             state=PENDING,
             digest=given["digest"],
-            digest_algorithm=given.get("digest_algorithm") or "MANIFEST_MD5",
+            digest_algorithm="MANIFEST_MD5",
             client_id=given.get("client_id"),
+            distributed_id=given.get("distributed_id"),
             history_step=given.get("history_step"),
             size=0,
             file_count=0,
@@ -324,21 +304,25 @@ async def _add_tags(connection: AsyncConnection, artifact_id: int, tags: Sequenc
         )
 
 
-def _changes(given: Json) -> Json:
-    return {
-        column: given[name] for name, column in CHANGEABLE.items() if given.get(name) is not None
-    }
+def _changes(created_at: datetime, given: Json) -> Json:
+    changes: Json = {name: given[name] for name in CHANGEABLE if given.get(name) is not None}
+    ttl = given.get("ttl_duration_seconds")
+    if ttl is None:
+        return changes
+    if ttl <= 0 and ttl not in {TTL_INHERITED, TTL_DISABLED}:
+        raise ApiError(
+            f"a time to live is a positive number of seconds, {TTL_INHERITED} for the team's or "
+            f"{TTL_DISABLED} for none, not {ttl}"
+        )
+    changes["ttl_seconds"] = None if ttl == TTL_INHERITED else ttl
+    changes["expires_at"] = _end_of(created_at, ttl)
+    return changes
 
 
-def _wanted(collection: CollectionRow, aliases: Sequence[Json]) -> list[str]:
-    wanted = [
-        each["alias"] for each in aliases if each["artifact_collection_name"] == collection.name
-    ]
-    for alias in wanted:
-        _check_alias(alias)
-    return wanted
-
-
-def _check_alias(alias: str) -> None:
-    if not 1 <= len(alias) <= MAX_ALIAS or "/" in alias or ":" in alias:
-        raise ApiError(f"{alias!r} is not an alias: 1 to {MAX_ALIAS} characters, no '/' or ':'")
+def _end_of(created_at: datetime, ttl_seconds: int) -> datetime | None:
+    if ttl_seconds <= 0:
+        return None
+    try:
+        return created_at + timedelta(seconds=ttl_seconds)
+    except OverflowError:
+        return None  # past the year 9999

@@ -37,6 +37,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     url_lifetime_seconds: int = 24 * 3600
     """How long a signed upload or download address is good for; as long as W&B's own."""
 
+    artifact_grace_seconds: float = 6 * 3600.0
+    """How long bytes of artifacts are kept that no version holds any more. The sweep takes them."""
+
+    unfinished_artifact_seconds: float = 7 * 24 * 3600.0
+    """Age at which a version is given up that was never committed: its upload was broken off."""
+
     max_request_bytes: int = 128 * 1024 * 1024
     """Largest request body, after gzip. The client sends about 10 MiB; a refusal is fatal to it."""
 

@@ -1,170 +1,48 @@
-"""Mutations of artifacts: created, uploaded, committed, named, used and deleted."""
+"""Mutations of versions: described, named, linked, used and deleted."""
 
+from collections import defaultdict
 from typing import Any
 
 from ariadne import MutationType, SchemaBindable
-from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server import artifact_lists as lists
-from launch_async.server import artifact_uploads as uploads
 from launch_async.server import artifacts as rules
 from launch_async.server.access import Role, require_role, require_run_write
 from launch_async.server.artifact_access import (
-    note_author,
     require_artifact_creation,
     require_changeable_artifact,
     require_members_artifact,
     require_writable_artifact,
 )
+from launch_async.server.artifact_aliases import put_aliases, take_aliases, wanted_aliases
+from launch_async.server.artifact_links import link_artifact, unlink_artifact
+from launch_async.server.artifact_locks import lock_all_versions
+from launch_async.server.artifact_members import memberships_of
 from launch_async.server.artifact_rows import (
     ARTIFACT,
     COMMITTED,
-    DELETED,
-    PENDING,
     ArtifactRow,
     CollectionRow,
-    find_collection,
-    named_collection,
     require_artifact,
+    require_collection,
 )
 from launch_async.server.context import Info, Request, request_of
 from launch_async.server.errors import ApiError
-from launch_async.server.ids import decode_number, encode_id
+from launch_async.server.ids import encode_id
 from launch_async.server.projects import (
     DEFAULT_PROJECT,
-    check_name,
+    ProjectRow,
     ensure_project,
     require_project,
     resolve_entity,
 )
-from launch_async.server.resolvers.artifact_shapes import artifact_shape, collection_shape
-from launch_async.server.store.tables.artifacts import artifact_collections
-
-MANIFEST = "ArtifactManifest"
-NAMES_SHOWN = 3
+from launch_async.server.resolvers.artifact_shapes import artifact_shape, membership_shape
 
 mutation = MutationType()
 BINDABLES: list[SchemaBindable] = [mutation]
 
 Json = dict[str, Any]
-
-
-@mutation.field("createArtifact")
-async def create_artifact(_: None, info: Info, input: Json) -> Json:  # noqa: A002
-    """Begin a version, or find the one that it repeats."""
-    request = request_of(info)
-    names = input.get("artifact_collection_names") or []
-    name = input.get("artifact_collection_name") or (names[0] if names else None)
-    if name is None:
-        raise ApiError("an artifact needs the name of its collection")
-    async with request.store.write() as connection:
-        entity = await resolve_entity(connection, request, input.get("entity_name"))
-        place = input.get("project_name") or DEFAULT_PROJECT
-        require_artifact_creation(request, entity.name, place, input.get("run_name"))
-        project = await ensure_project(connection, entity.id, place, user_id=request.viewer.user_id)
-        collection = await rules.ensure_collection(
-            connection,
-            project,
-            name=name,
-            type_name=input["artifact_type_name"],
-            now=request.now(),
-        )
-        row = await rules.create_artifact(
-            connection, collection, input, user_id=request.viewer.user_id, now=request.now()
-        )
-        if input.get("run_name"):
-            await rules.note_run(
-                connection,
-                row.id,
-                project_id=project.id,
-                run_name=input["run_name"],
-                role=rules.OUTPUT,
-                now=request.now(),
-            )
-        await note_author(connection, request, row.id, project, now=request.now())
-    return {"artifact": artifact_shape(row)}
-
-
-@mutation.field("createArtifactManifest")
-async def create_artifact_manifest(_: None, info: Info, input: Json) -> Json:  # noqa: A002
-    """Say where a manifest is uploaded to. The second call of an upload knows its digest."""
-    if input.get("type") not in {None, "FULL"}:
-        raise ApiError("incremental artifacts are not supported; log the whole artifact")
-    return await _manifest(info, input["artifact_id"], input["name"], input["digest"])
-
-
-@mutation.field("updateArtifactManifest")
-async def update_artifact_manifest(_: None, info: Info, input: Json) -> Json:  # noqa: A002
-    """Say where the next form of a manifest is uploaded to."""
-    request = request_of(info)
-    async with request.store.read() as connection:
-        number = await lists.artifact_of_manifest(
-            connection, decode_number(input["artifact_manifest_id"], MANIFEST)
-        )
-    if number is None:
-        raise ApiError("this manifest is gone", status=404)
-    artifact_id = encode_id(ARTIFACT, number)
-    return await _manifest(info, artifact_id, "wandb_manifest.json", input.get("digest") or "")
-
-
-@mutation.field("createArtifactFiles")
-async def create_artifact_files(_: None, info: Info, input: Json) -> Json:  # noqa: A002
-    """Say where each file is uploaded to, in the order of the input; null when it is here."""
-    request = request_of(info)
-    given = input["artifact_files"]
-    async with request.store.write() as connection:
-        known = {
-            each: await require_writable_artifact(connection, request, each)
-            for each in {spec["artifact_id"] for spec in given}
-        }
-        entities = {row.collection.entity_id for row in known.values()}
-        if len(entities) > 1:
-            raise ApiError("the files of one request must belong to one entity")
-        wanted = [
-            uploads.WantedFile(known[spec["artifact_id"]].id, uploads.hex_of(spec["md5"]))
-            for spec in given
-        ]
-        slots = await uploads.place_files(
-            connection, next(iter(entities), 0), wanted, now=request.now()
-        )
-    return {
-        "files": {
-            "edges": [
-                {
-                    "node": {
-                        "id": encode_id("ArtifactFile", file.artifact_id, file.md5),
-                        "name": spec["name"],
-                        "display_name": spec["name"],
-                        "storage_path": slot.key,
-                        "upload_url": None if slot.present else request.urls.upload(slot.key),
-                        "upload_headers": [],
-                        "upload_multipart_urls": None,
-                        "artifact": {"id": encode_id(ARTIFACT, slot.birth_artifact_id)},
-                    }
-                }
-                for spec, file, slot in zip(given, wanted, slots, strict=True)
-            ]
-        }
-    }
-
-
-@mutation.field("commitArtifact")
-async def commit_artifact(_: None, info: Info, input: Json) -> Json:  # noqa: A002
-    """Read the manifest, check that every file came, and give the version its number."""
-    request = request_of(info)
-    while True:
-        async with request.store.read() as connection:
-            row = await require_writable_artifact(connection, request, input["artifact_id"])
-            found = await uploads.uploaded_manifest(connection, row.id)
-        if row.state == COMMITTED:
-            return {"artifact": artifact_shape(row)}
-        if row.state == DELETED or found is None:
-            raise ApiError("this artifact has no manifest yet; upload it before the commit")
-        manifest = await uploads.read_manifest(request.blobs, row.id, found[0])
-        row = await _commit(request, row, found, manifest)
-        if row.state != PENDING:
-            return {"artifact": artifact_shape(row)}
 
 
 @mutation.field("updateArtifact")
@@ -185,10 +63,9 @@ async def delete_artifact(_: None, info: Info, input: Json) -> Json:  # noqa: A0
     async with request.store.write() as connection:
         row = await require_members_artifact(connection, request, input["artifact_id"])
         row = await rules.locked(connection, row)
-        await rules.delete_artifact(
+        row = await rules.delete_artifact(
             connection, row, delete_aliases=bool(input.get("delete_aliases")), now=request.now()
         )
-        row = await rules.reload(connection, row.id)
     return {"artifact": artifact_shape(row)}
 
 
@@ -220,112 +97,116 @@ async def use_artifact(_: None, info: Info, input: Json) -> Json:  # noqa: A002
 
 @mutation.field("addAliases")
 async def add_aliases(_: None, info: Info, input: Json) -> Json:  # noqa: A002
-    """Put aliases on a version."""
+    """Put aliases on a version, in any of its collections."""
     request = request_of(info)
     async with request.store.write() as connection:
-        row = await require_writable_artifact(connection, request, input["artifact_id"])
-        row = await rules.locked(connection, row)
-        if row.state != COMMITTED:
-            raise ApiError("only a committed version can have aliases")
-        await rules.put_aliases(connection, row, _own(row.collection, input["aliases"]))
+        row, wanted = await _named_places(connection, request, input)
+        for number, aliases in wanted.items():
+            await put_aliases(connection, row, number, aliases)
     return {"success": True}
 
 
 @mutation.field("deleteAliases")
 async def delete_aliases(_: None, info: Info, input: Json) -> Json:  # noqa: A002
-    """Take aliases off a version."""
+    """Take aliases off a version, in any of its collections."""
     request = request_of(info)
     async with request.store.write() as connection:
-        row = await require_writable_artifact(connection, request, input["artifact_id"])
-        row = await rules.locked(connection, row)
-        await rules.take_aliases(connection, row, _own(row.collection, input["aliases"]))
+        row, wanted = await _named_places(connection, request, input)
+        for number, aliases in wanted.items():
+            await take_aliases(connection, row, number, aliases)
     return {"success": True}
 
 
-@mutation.field("deleteArtifactSequence")
-async def delete_artifact_sequence(_: None, info: Info, input: Json) -> Json:  # noqa: A002
-    """Delete a collection with all of its versions."""
+@mutation.field("linkArtifact")
+async def resolve_link(_: None, info: Info, input: Json) -> Json:  # noqa: A002
+    """Link a version to a portfolio, made when missing."""
     request = request_of(info)
     async with request.store.write() as connection:
-        row = await _sequence(connection, request, input)
-        await connection.execute(
-            delete(artifact_collections).where(artifact_collections.c.id == row.id)
-        )
-    return {"artifact_collection": collection_shape(row, state=DELETED)}
-
-
-@mutation.field("updateArtifactSequence")
-async def update_artifact_sequence(_: None, info: Info, input: Json) -> Json:  # noqa: A002
-    """Change a collection's name or description."""
-    request = request_of(info)
-    changes: Json = {
-        key: input[key] for key in ("name", "description") if input.get(key) is not None
-    }
-    if "name" in changes:
-        check_name("artifact", changes["name"])
-    async with request.store.write() as connection:
-        row = await _sequence(connection, request, input)
-        name = changes.get("name", row.name)
-        if name != row.name and await named_collection(connection, row.project_id, name):
-            raise ApiError(f"there is an artifact {name!r} already; take another name", status=409)
-        await connection.execute(
-            update(artifact_collections)
-            .where(artifact_collections.c.id == row.id)
-            .values(**changes, updated_at=request.now())
-        )
-        row = await _sequence(connection, request, input)
-    return {"artifact_collection": collection_shape(row)}
-
-
-async def _commit(
-    request: Request,
-    row: ArtifactRow,
-    found: tuple[int, str, str],
-    manifest: uploads.Manifest,
-) -> ArtifactRow:
-    """Commit what was read; it stays PENDING when a newer manifest came in the meantime."""
-    size = sum(entry.size for entry in manifest.contents.values())
-    async with request.store.write() as connection:
+        row = await _meant(connection, request, input)
+        project, name = await _portfolio(connection, request, row, input)
         row = await rules.locked(connection, row)
-        if row.state != PENDING or await uploads.uploaded_manifest(connection, row.id) != found:
-            return row
-        missing = await uploads.missing_files(connection, row.collection.entity_id, manifest)
-        if missing:
-            raise ApiError(
-                f"{len(missing)} files of this artifact were not uploaded, "
-                f"such as {', '.join(missing[:NAMES_SHOWN])}; log it again"
-            )
-        await uploads.store_entries(connection, row.id, manifest)
-        await rules.commit_artifact(
-            connection, row, size=size, file_count=len(manifest.contents), now=request.now()
+        given = input.get("aliases") or []
+        found = await link_artifact(
+            connection,
+            row,
+            project,
+            name=name,
+            aliases=wanted_aliases(name, given),
+            now=request.now(),
         )
-        return await rules.reload(connection, row.id)
+    if found is None:
+        return {"version_index": None, "artifact_membership": None}
+    return {
+        "version_index": found.version_index,
+        "artifact_membership": membership_shape(found),
+    }
 
 
-async def _manifest(info: Info, artifact_id: str, name: str, digest: str) -> Json:
+@mutation.field("unlinkArtifact")
+async def resolve_unlink(_: None, info: Info, input: Json) -> Json:  # noqa: A002
+    """Take a version out of a portfolio."""
     request = request_of(info)
     async with request.store.write() as connection:
-        row = await require_writable_artifact(connection, request, artifact_id)
-        number = await uploads.add_manifest(
-            connection, row, name=name, digest=digest, now=request.now()
-        )
-    manifest_id = encode_id(MANIFEST, number)
-    # Without its digest a manifest could be anything, and change after the commit.
-    upload_url = request.urls.upload(uploads.manifest_key(row.id, number)) if digest else None
-    file: Json = {"id": manifest_id, "name": name, "upload_url": upload_url, "upload_headers": []}
-    return {"artifact_manifest": {"id": manifest_id, "file": file}}
+        row = await require_members_artifact(connection, request, input["artifact_id"])
+        portfolio = await require_collection(connection, request, input["artifact_portfolio_id"])
+        require_role(request.viewer, portfolio.entity_name, Role.MEMBER)
+        row = await rules.locked(connection, row)
+        await unlink_artifact(connection, row, portfolio)
+    return {"success": True}
 
 
-async def _sequence(connection: AsyncConnection, request: Request, given: Json) -> CollectionRow:
-    row = await find_collection(connection, request, given["artifact_sequence_id"])
-    if row is None:
-        raise ApiError("this artifact collection was not found", status=404)
-    require_role(request.viewer, row.entity_name, Role.MEMBER)
-    return row
-
-
-def _own(collection: CollectionRow, given: list[Json]) -> list[str]:
-    for each in given:
-        if each["artifact_collection_name"] != collection.name:
+async def _named_places(
+    connection: AsyncConnection, request: Request, given: Json
+) -> tuple[ArtifactRow, dict[int, list[str]]]:
+    """Return a locked version and, by the row id of each of its collections meant, aliases."""
+    row = await require_writable_artifact(connection, request, given["artifact_id"])
+    row = await rules.locked(connection, row)
+    if row.state != COMMITTED:
+        raise ApiError("only a committed version can have aliases")
+    places = [place.collection for place in await memberships_of(connection, row)]
+    wanted: dict[int, list[str]] = defaultdict(list)
+    for each in given["aliases"]:
+        place = next((place for place in places if _is_meant(place, each)), None)
+        if place is None:
             raise ApiError(f"this version is not in {each['artifact_collection_name']!r}")
-    return [each["alias"] for each in given]
+        wanted[place.id].append(each["alias"])
+    await lock_all_versions(connection, wanted.keys() - {row.collection.id})
+    return row, wanted
+
+
+def _is_meant(collection: CollectionRow, given: Json) -> bool:
+    place = (collection.entity_name, collection.project.name.casefold(), collection.name)
+    meant = (given["entity_name"], given["project_name"].casefold())
+    return place == (*meant, given["artifact_collection_name"])
+
+
+async def _meant(connection: AsyncConnection, request: Request, given: Json) -> ArtifactRow:
+    """Return the version that is to be linked, named by its id or by its client's."""
+    artifact_id, client_id = given.get("artifact_id"), given.get("client_id")
+    if artifact_id is None and client_id is not None:
+        found = await lists.artifact_of_client_id(
+            connection, client_id, entity_names=request.viewer.entities
+        )
+        artifact_id = None if found is None else encode_id(ARTIFACT, found.id)
+    if artifact_id is None:
+        raise ApiError("there is no such artifact to link; log it first", status=404)
+    return await require_writable_artifact(connection, request, artifact_id)
+
+
+async def _portfolio(
+    connection: AsyncConnection, request: Request, row: ArtifactRow, given: Json
+) -> tuple[ProjectRow, str]:
+    """Return the project and the name of the portfolio that is meant."""
+    if given.get("artifact_portfolio_id"):
+        known = await require_collection(connection, request, given["artifact_portfolio_id"])
+        require_artifact_creation(request, known.entity_name, known.project.name, None)
+        return known.project, known.name
+    if not given.get("artifact_portfolio_name"):
+        raise ApiError("a link needs the name of its portfolio")
+    entity = await resolve_entity(
+        connection, request, given.get("entity_name") or row.collection.entity_name
+    )
+    place = given.get("project_name") or row.collection.project.name
+    require_artifact_creation(request, entity.name, place, None)
+    project = await ensure_project(connection, entity.id, place, user_id=request.viewer.user_id)
+    return project, given["artifact_portfolio_name"]

@@ -6,36 +6,46 @@ from ariadne import InterfaceType, ObjectType, QueryType, SchemaBindable
 
 from launch_async.server import artifact_lists as lists
 from launch_async.server import artifact_rows as rows
-from launch_async.server.artifact_rows import CollectionRow, TypeRow
+from launch_async.server.artifact_members import member, named_member, newest_member
+from launch_async.server.artifact_rows import AliasRow, CollectionRow, TypeRow
 from launch_async.server.context import Info, request_of
-from launch_async.server.ids import encode_id
-from launch_async.server.projects import ProjectRow, get_project_by_id
+from launch_async.server.projects import ProjectRow
 from launch_async.server.resolvers.artifact_shapes import (
     alias_shape,
     artifact_shape,
     collection_shape,
+    members_shape,
     membership_shape,
     page_shape,
+    tag_shape,
     type_shape,
-    versions_shape,
 )
 from launch_async.server.resolvers.projects import page_size, page_start
 
 query = QueryType()
 project_type = ObjectType("Project")
 kind = ObjectType("ArtifactType")
-collection = ObjectType("ArtifactSequence")
+sequence = ObjectType("ArtifactSequence")
+portfolio = ObjectType("ArtifactPortfolio")
 collection_interface = InterfaceType("ArtifactCollection")
 
-BINDABLES: list[SchemaBindable] = [query, project_type, kind, collection, collection_interface]
+BINDABLES: list[SchemaBindable] = [
+    query,
+    project_type,
+    kind,
+    sequence,
+    portfolio,
+    collection_interface,
+]
 
 Json = dict[str, Any]
 
 
 @collection_interface.type_resolver
-def collection_type_name(*_: Any) -> str:
-    """Every collection is a sequence: portfolios belong to registries, which are not served."""
-    return "ArtifactSequence"
+def collection_type_name(parent: Json, *_: Any) -> str:
+    """Tell sequences from portfolios."""
+    row: CollectionRow = parent["row"]
+    return "ArtifactPortfolio" if row.is_portfolio else "ArtifactSequence"
 
 
 @query.field("artifactCollection")
@@ -76,24 +86,19 @@ async def resolve_project_collection(row: ProjectRow, info: Info, name: str) -> 
 
 
 @project_type.field("artifactCollections")
-async def resolve_project_collections(
-    row: ProjectRow, info: Info, after: str | None = None, first: int | None = None, **_: Any
-) -> Json:
+async def resolve_project_collections(row: ProjectRow, info: Info, **asked: Any) -> Json:
     """Return a project's collections."""
-    return await _collections(info, row.id, None, after, first)
+    return await _collections(info, row.id, None, **asked)
 
 
 @kind.field("artifactCollections")
-async def resolve_type_collections(
-    parent: Json, info: Info, after: str | None = None, first: int | None = None, **_: Any
-) -> Json:
+async def resolve_type_collections(parent: Json, info: Info, **asked: Any) -> Json:
     """Return the collections of a type."""
     row: TypeRow = parent["row"]
-    return await _collections(info, row.project_id, row.id, after, first)
+    return await _collections(info, row.project_id, row.id, **asked)
 
 
 @kind.field("artifactCollection")
-@kind.field("artifactSequence")
 async def resolve_type_collection(parent: Json, info: Info, name: str) -> Json | None:
     """Return a collection of a type by name."""
     row: TypeRow = parent["row"]
@@ -102,46 +107,53 @@ async def resolve_type_collection(parent: Json, info: Info, name: str) -> Json |
     return None if found is None or found.type_id != row.id else collection_shape(found)
 
 
+@kind.field("artifactSequence")
+async def resolve_type_sequence(parent: Json, info: Info, name: str) -> Json | None:
+    """Return a sequence of a type by name."""
+    found = await resolve_type_collection(parent, info, name)
+    return None if found is None or found["row"].is_portfolio else found
+
+
 @kind.field("artifact")
 async def resolve_type_artifact(parent: Json, info: Info, name: str) -> Json | None:
     """Return a version of a type by name."""
     row: TypeRow = parent["row"]
     async with request_of(info).store.read() as connection:
-        found = await rows.named_artifact(connection, row.project_id, name)
-    return None if found is None or found.collection.type_id != row.id else artifact_shape(found)
+        found = await named_member(connection, row.project_id, name)
+    if found is None or found.collection.type_id != row.id:
+        return None
+    return artifact_shape(found.artifact)
 
 
-@collection.field("project")
-async def resolve_collection_project(parent: Json, info: Info) -> ProjectRow | None:
-    """Return the project of a collection."""
-    async with request_of(info).store.read() as connection:
-        return await get_project_by_id(connection, parent["row"].project_id)
-
-
-@collection.field("latestArtifact")
+@sequence.field("latestArtifact")
 async def resolve_latest(parent: Json, info: Info) -> Json | None:
     """Return the newest committed version."""
     async with request_of(info).store.read() as connection:
-        row = await rows.newest_artifact(connection, parent["row"].id)
-    return None if row is None else artifact_shape(row)
+        found = await newest_member(connection, parent["row"])
+    return None if found is None else artifact_shape(found.artifact)
 
 
-@collection.field("digestAlgorithm")
+@sequence.field("digestAlgorithm")
 async def resolve_digest_algorithm(parent: Json, info: Info) -> str | None:
     """Return what the newest version was digested with."""
     newest = await resolve_latest(parent, info)
     return None if newest is None else str(newest["digest_algorithm"])
 
 
-@collection.field("tags")
+@sequence.field("tags")
+@portfolio.field("tags")
 async def resolve_collection_tags(parent: Json, info: Info) -> Json:
-    """Return the tags of a collection."""
-    async with request_of(info).store.read() as connection:
-        tags = await lists.tags_of(connection, parent["row"].id)
-    return {"edges": [{"node": {"id": encode_id("Tag", n), "name": name}} for n, name in tags]}
+    """Return the tags of a collection, which a page of collections has read already."""
+    number = parent["row"].id
+    tags = parent.get("tags")
+    if tags is None:
+        async with request_of(info).store.read() as connection:
+            tags = (await lists.tags_by_collection(connection, [number]))[number]
+    return {"edges": [{"node": tag_shape(number, name)} for number, name in tags]}
 
 
-@collection.field("aliases")
+@sequence.field("aliases")
+@portfolio.field("aliases")
 async def resolve_collection_aliases(
     parent: Json, info: Info, after: str | None = None, first: int | None = None
 ) -> Json:
@@ -151,43 +163,62 @@ async def resolve_collection_aliases(
     async with request_of(info).store.read() as connection:
         found = await lists.aliases_of(connection, row.id)
     page = lists.Page(list(found[start : start + size]), start, len(found))
-    return page_shape(page, [alias_shape(number, name, row) for number, name in page.rows])
+    shown = [alias_shape(AliasRow(number, name, row)) for number, name in page.rows]
+    return page_shape(page, shown)
 
 
-@collection.field("artifacts")
+@sequence.field("artifacts")
+@portfolio.field("artifacts")
 async def resolve_versions(
     parent: Json,
     info: Info,
+    *,
     after: str | None = None,
     first: int | None = None,
     order: str | None = None,
-    **_: Any,
+    filters: str | None = None,
 ) -> Json:
     """Return the committed versions of a collection, the newest first unless asked otherwise."""
     async with request_of(info).store.read() as connection:
         page = await lists.versions_page(
             connection,
-            parent["row"].id,
-            oldest_first=order is not None and not order.startswith("-"),
+            parent["row"],
+            filters=filters,
+            order=order,
             start=page_start(after),
             size=page_size(first),
         )
-    return versions_shape(page)
+    return members_shape(page)
 
 
-@collection.field("artifactMembership")
+@sequence.field("artifactMembership")
+@portfolio.field("artifactMembership")
 async def resolve_membership(parent: Json, info: Info, alias_name: str) -> Json | None:
     """Return a version of a collection by alias, vN or digest."""
     async with request_of(info).store.read() as connection:
-        found = await rows.member(connection, parent["row"].id, alias_name)
+        found = await member(connection, parent["row"], alias_name)
     return None if found is None else membership_shape(found)
 
 
 async def _collections(
-    info: Info, project_id: int, type_id: int | None, after: str | None, first: int | None
+    info: Info,
+    project_id: int,
+    type_id: int | None,
+    *,
+    after: str | None = None,
+    first: int | None = None,
+    filters: str | None = None,
+    order: str | None = None,
 ) -> Json:
     async with request_of(info).store.read() as connection:
         page = await lists.collections_page(
-            connection, project_id, type_id=type_id, start=page_start(after), size=page_size(first)
+            connection,
+            project_id,
+            type_id=type_id,
+            filters=filters,
+            order=order,
+            start=page_start(after),
+            size=page_size(first),
         )
-    return page_shape(page, [collection_shape(row) for row in page.rows])
+        tags = await lists.tags_by_collection(connection, [row.id for row in page.rows])
+    return page_shape(page, [collection_shape(row) | {"tags": tags[row.id]} for row in page.rows])

@@ -2,23 +2,24 @@
 
 from typing import Any
 
+from launch_async.server.artifact_blobs import base64_of, blob_key
 from launch_async.server.artifact_lists import FileRow, Page
+from launch_async.server.artifact_members import MemberRow
 from launch_async.server.artifact_rows import (
     ARTIFACT,
     COLLECTION,
+    AliasRow,
     ArtifactRow,
     CollectionRow,
     TypeRow,
 )
-from launch_async.server.artifact_uploads import base64_of, blob_key
+from launch_async.server.artifacts import TTL_INHERITED
 from launch_async.server.context import Request
 from launch_async.server.ids import encode_id
 from launch_async.server.resolvers.projects import connection_of
 from launch_async.server.storage import content_type_of
 
 Json = dict[str, Any]
-
-INHERITED_TTL = -1
 
 
 def type_shape(row: TypeRow) -> Json:
@@ -43,6 +44,7 @@ def collection_shape(row: CollectionRow, *, state: str = "READY") -> Json:
         "created_at": row.created_at,
         "updated_at": row.updated_at,
         "state": state,
+        "project": row.project,
         "default_artifact_type": type_shape(kind),
     }
 
@@ -62,10 +64,10 @@ def artifact_shape(row: ArtifactRow) -> Json:
         "description": row.description,
         "metadata": row.metadata,
         "labels": row.labels,
-        "ttl_duration_seconds": INHERITED_TTL if row.ttl_seconds is None else row.ttl_seconds,
+        "ttl_duration_seconds": TTL_INHERITED if row.ttl_seconds is None else row.ttl_seconds,
         "ttl_is_inherited": row.ttl_seconds is None,
-        "tags": [{"id": encode_id("Tag", number), "name": name} for number, name in row.tags],
-        "aliases": [alias_shape(number, name, row.collection) for number, name in row.aliases],
+        "tags": [tag_shape(number, name) for number, name in row.tags],
+        "aliases": [alias_shape(alias) for alias in row.aliases],
         "history_step": row.history_step,
         "size": row.size,
         "commit_hash": None,
@@ -75,26 +77,30 @@ def artifact_shape(row: ArtifactRow) -> Json:
     }
 
 
-def alias_shape(number: int, alias: str, collection: CollectionRow) -> Json:
+def alias_shape(row: AliasRow) -> Json:
     """Shape an alias."""
     return {
-        "id": encode_id("ArtifactAlias", number),
-        "alias": alias,
-        "artifact_collection": collection_shape(collection),
+        "id": encode_id("ArtifactAlias", row.id),
+        "alias": row.name,
+        "artifact_collection": collection_shape(row.collection),
     }
 
 
-def membership_shape(row: ArtifactRow) -> Json:
-    """Shape a version as a member of its collection."""
-    artifact = artifact_shape(row)
+def tag_shape(number: int, name: str) -> Json:
+    """Shape a tag."""
+    return {"id": encode_id("Tag", number), "name": name}
+
+
+def membership_shape(row: MemberRow) -> Json:
+    """Shape a version as a member of a collection."""
     return {
-        "row": row,
-        "id": encode_id("ArtifactCollectionMembership", row.id),
+        "row": row.artifact,
+        "id": encode_id("ArtifactCollectionMembership", row.collection.id, row.artifact.id),
         "version_index": row.version_index,
         "created_at": row.created_at,
-        "aliases": artifact["aliases"],
-        "artifact_collection": artifact["artifact_sequence"],
-        "artifact": artifact,
+        "aliases": [alias_shape(alias) for alias in row.aliases],
+        "artifact_collection": collection_shape(row.collection),
+        "artifact": artifact_shape(row.artifact),
     }
 
 
@@ -103,7 +109,9 @@ def file_shape(request: Request, artifact: ArtifactRow, row: FileRow) -> Json:
 
     A reference's addresses are the reference itself: by that the client knows one.
     """
-    key = None if row.md5 is None else blob_key(artifact.collection.entity_id, row.md5)
+    key = None
+    if row.md5 is not None and row.edition is not None:
+        key = blob_key(artifact.collection.entity_id, row.md5, row.edition)
     url = row.ref or "" if key is None else request.urls.download(key, filename=row.name)
     return {
         "id": encode_id("ArtifactFile", artifact.id, row.md5 or row.name),
@@ -126,9 +134,14 @@ def page_shape(page: Page, nodes: list[Json]) -> Json:
     return connection_of(nodes, cursors, has_next=page.has_next, total_count=page.total)
 
 
-def versions_shape(page: Page) -> Json:
-    """Shape a page of versions, each edge with the version's name."""
-    shaped = page_shape(page, [artifact_shape(row) for row in page.rows])
+def artifacts_shape(page: Page) -> Json:
+    """Shape a page of versions of several collections."""
+    return page_shape(page, [artifact_shape(row) for row in page.rows])
+
+
+def members_shape(page: Page) -> Json:
+    """Shape a page of versions of one collection, each edge with the version's name there."""
+    shaped = page_shape(page, [artifact_shape(row.artifact) for row in page.rows])
     for edge, row in zip(shaped["edges"], page.rows, strict=True):
         edge["version"] = f"v{row.version_index}"
     return shaped

@@ -6,22 +6,23 @@ from ariadne import ObjectType, QueryType, SchemaBindable, UnionType
 
 from launch_async.server import artifact_lists as lists
 from launch_async.server import artifact_rows as rows
-from launch_async.server.artifact_rows import ARTIFACT, ArtifactRow
-from launch_async.server.artifact_uploads import manifest_key, uploaded_manifest
+from launch_async.server.artifact_manifests import uploaded_manifests
+from launch_async.server.artifact_members import memberships_of, named_member
+from launch_async.server.artifact_rows import ARTIFACT, COMMITTED, ArtifactRow
 from launch_async.server.artifacts import INPUT, OUTPUT
 from launch_async.server.context import Info, request_of
 from launch_async.server.ids import encode_id
-from launch_async.server.projects import ProjectRow, get_project_by_id
+from launch_async.server.projects import ProjectRow
 from launch_async.server.resolvers.artifact_shapes import (
     artifact_shape,
+    artifacts_shape,
     file_shape,
     membership_shape,
     page_shape,
-    versions_shape,
 )
 from launch_async.server.resolvers.projects import connection_of, page_size, page_start
 from launch_async.server.resolvers.viewer import load_user
-from launch_async.server.run_rows import RunRow, UserRow, load_run
+from launch_async.server.run_rows import RunRow, UserRow
 
 query = QueryType()
 project_type = ObjectType("Project")
@@ -74,15 +75,15 @@ async def resolve_client_id(_: None, info: Info, client_id: str) -> Json | None:
 async def resolve_named_artifact(row: ProjectRow, info: Info, name: str, **_: Any) -> Json | None:
     """Return a version by name."""
     async with request_of(info).store.read() as connection:
-        found = await rows.named_artifact(connection, row.id, name)
-    return None if found is None else artifact_shape(found)
+        found = await named_member(connection, row.id, name)
+    return None if found is None else artifact_shape(found.artifact)
 
 
 @project_type.field("artifactCollectionMembership")
 async def resolve_named_membership(row: ProjectRow, info: Info, name: str) -> Json | None:
     """Return a version by name, as a member of its collection."""
     async with request_of(info).store.read() as connection:
-        found = await rows.named_artifact(connection, row.id, name)
+        found = await named_member(connection, row.id, name)
     return None if found is None else membership_shape(found)
 
 
@@ -92,13 +93,13 @@ async def resolve_manifest(parent: Json, info: Info) -> Json | None:
     request = request_of(info)
     row: ArtifactRow = parent["row"]
     async with request.store.read() as connection:
-        found = await uploaded_manifest(connection, row.id)
-    if found is None:
+        found = await uploaded_manifests(connection, row.id)
+    if not found:
         return None
-    number, _, name = found
-    url = request.urls.download(manifest_key(row.id, number), filename=name)
-    manifest_id = encode_id("ArtifactManifest", number)
-    file = {"id": manifest_id, "name": name, "url": url, "direct_url": url}
+    newest = found[-1]
+    url = request.urls.download(newest.key, filename=newest.name)
+    manifest_id = encode_id("ArtifactManifest", newest.id)
+    file = {"id": manifest_id, "name": newest.name, "url": url, "direct_url": url}
     return {"id": manifest_id, "file": file}
 
 
@@ -123,14 +124,19 @@ async def resolve_files_by_entries(
     names = [entry["name"] for entry in entries or []]
     request, row = request_of(info), parent["row"]
     async with request.store.read() as connection:  # the field takes no cursor: all on one page
-        page = await lists.files_page(connection, row.id, names=names, start=0, size=len(names))
+        page = await lists.files_page(connection, row, names=names, start=0, size=len(names))
     return page_shape(page, [file_shape(request, row, each) for each in page.rows])
 
 
 @artifact.field("artifactMemberships")
-def resolve_memberships(parent: Json, _: Info) -> Json:
-    """Return the one collection that a version is in."""
-    return {"edges": [{"node": membership_shape(parent["row"])}]}
+async def resolve_memberships(parent: Json, info: Info) -> Json:
+    """Return the collections that a version is in: its own sequence and portfolios."""
+    row: ArtifactRow = parent["row"]
+    if row.state != COMMITTED:
+        return {"edges": []}
+    async with request_of(info).store.read() as connection:
+        found = await memberships_of(connection, row)
+    return {"edges": [{"node": membership_shape(each)} for each in found]}
 
 
 @artifact.field("createdBy")
@@ -139,12 +145,11 @@ async def resolve_created_by(parent: Json, info: Info) -> RunRow | UserRow | Non
     request = request_of(info)
     row: ArtifactRow = parent["row"]
     async with request.store.read() as connection:
-        maker = await lists.maker_of(connection, row.id)
-        project = None if maker is None else await get_project_by_id(connection, maker[0])
-        if maker is not None and project is not None:
-            run = await load_run(connection, project, maker[1])
-            if run is not None:
-                return run
+        makers = await lists.runs_of(
+            connection, row.id, role=OUTPUT, entity_names=request.viewer.entities, limit=1
+        )
+    if makers:
+        return makers[0]
     return None if row.created_by is None else await load_user(request, row.created_by)
 
 
@@ -152,15 +157,10 @@ async def resolve_created_by(parent: Json, info: Info) -> RunRow | UserRow | Non
 async def resolve_used_by(parent: Json, info: Info) -> Json:
     """Return the runs that used a version, as far as the viewer may see them."""
     request = request_of(info)
-    found: list[RunRow] = []
     async with request.store.read() as connection:
-        for project_id, name in await lists.runs_of(connection, parent["row"].id, role=INPUT):
-            project = await get_project_by_id(connection, project_id)
-            if project is None or project.entity_name not in request.viewer.entities:
-                continue
-            run = await load_run(connection, project, name)
-            if run is not None:
-                found.append(run)
+        found = await lists.runs_of(
+            connection, parent["row"].id, role=INPUT, entity_names=request.viewer.entities
+        )
     return connection_of(found, [str(run.id) for run in found], has_next=False)
 
 
@@ -186,7 +186,7 @@ async def _files(
     request = request_of(info)
     async with request.store.read() as connection:
         page = await lists.files_page(
-            connection, row.id, names=names, start=page_start(after), size=page_size(first)
+            connection, row, names=names, start=page_start(after), size=page_size(first)
         )
     return page_shape(page, [file_shape(request, row, each) for each in page.rows])
 
@@ -202,4 +202,4 @@ async def _of_run(info: Info, run: RunRow, role: str, after: str | None, first: 
             start=page_start(after),
             size=page_size(first),
         )
-    return versions_shape(page)
+    return artifacts_shape(page)

@@ -31,6 +31,7 @@ MUTATIONS: Final = frozenset(
         "useArtifact",
         "addAliases",
         "deleteAliases",
+        "linkArtifact",
     }
 )
 """Each of them holds what it changes against the run of the key."""

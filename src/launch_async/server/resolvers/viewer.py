@@ -22,6 +22,8 @@ FEATURES = (
     "CLIENT_IDS",
     "ARTIFACT_TAGS",
     "LARGE_FILENAMES",
+    "ARTIFACT_COLLECTIONS_FILTERING_SORTING",
+    "ARTIFACT_MEMBERSHIP_IN_LINK_ARTIFACT_RESPONSE",
 )
 """Names by which the client switches things on; only what is served stands here."""
 
