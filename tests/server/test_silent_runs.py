@@ -29,6 +29,14 @@ async def test_silent_runs_crash_and_others_do_not(http: Http, server: Server) -
     assert await mark_crashed(server.services.store, silent_since=quiet_since) == 0
 
 
+async def test_a_silent_run_that_was_being_preempted_was(http: Http, server: Server) -> None:
+    await http.stream("r1", {"preempting": True})
+    await mark_crashed(server.services.store, silent_since=utc_now() + timedelta(seconds=1))
+    assert await server.rows(STATES) == [("r1", "preempted")]
+    await http.stream("r1", {})
+    assert await server.rows(STATES) == [("r1", "running")]
+
+
 async def test_a_crashed_run_that_speaks_again_goes_on(http: Http, server: Server) -> None:
     await http.stream("r1", {})
     await mark_crashed(server.services.store, silent_since=utc_now() + timedelta(seconds=1))

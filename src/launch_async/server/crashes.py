@@ -40,9 +40,12 @@ async def watch_for_crashes(services: Services) -> None:
 
 
 async def mark_crashed(store: Store, *, silent_since: datetime) -> int:
-    """Mark live runs not heard since then as crashed; return how many they were."""
+    """Mark live runs not heard since then as crashed; return how many they were.
+
+    One that said that it was being preempted was preempted.
+    """
     silent = (
-        select(runs.c.id)
+        select(runs.c.id, runs.c.state)
         .where(runs.c.state.in_(LIVE_STATES), runs.c.heartbeat_at < silent_since)
         .order_by(runs.c.id)
         .limit(BATCH_RUNS)
@@ -52,8 +55,9 @@ async def mark_crashed(store: Store, *, silent_since: datetime) -> int:
             return 0
     async with store.write() as connection:
         locked = silent.with_for_update(skip_locked=True)  # one of them may speak at this moment
-        found = list((await connection.execute(locked)).scalars())
-        for run_id in found:
-            await set_run_state(connection, run_id, "crashed", now=utc_now())
-    log.info("runs fell silent and count as crashed", runs=len(found))
+        found = (await connection.execute(locked)).all()
+        for run_id, state in found:
+            ended = "preempted" if state == "preempting" else "crashed"
+            await set_run_state(connection, run_id, ended, now=utc_now())
+    log.info("runs fell silent and count as ended", runs=len(found))
     return len(found)

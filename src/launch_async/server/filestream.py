@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from launch_async.server.access import require_run_write
 from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
-from launch_async.server.history import NO_KEYS, Line, merge_keys, parse_line
+from launch_async.server.history import MAX_LINE, NO_KEYS, Line, merge_keys, parse_line
 from launch_async.server.json_text import read_json
 from launch_async.server.projects import ensure_project, resolve_entity
 from launch_async.server.run_rows import TERMINAL_STATES, document_columns
@@ -41,7 +41,6 @@ HISTORY = "wandb-history.jsonl"
 EVENTS = "wandb-events.jsonl"
 SUMMARY = "wandb-summary.json"
 CONSOLE = "output.log"
-MAX_LINE = 2_000_000_000  # GraphQL counts lines in 32 bits
 PARSED_ASIDE_BYTES = 256 * 1024  # more than that is parsed in a thread
 RECOUNTED_LINES = 10_000
 INSERTS: dict[str, Any] = {"sqlite": sqlite_insert, "postgresql": postgres_insert}

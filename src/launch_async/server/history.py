@@ -18,6 +18,7 @@ from launch_async.server.store.tables.runs import run_history
 MAX_DEPTH = 16
 MAX_KEYS = 10_000  # a run that invents a key per step must not make its row grow without end
 
+MAX_LINE = 2_000_000_000  # GraphQL counts lines in 32 bits
 NO_KEYS = "{}"
 KINDS = {type(None): "nil", bool: "boolean", int: "number", float: "number", list: "list"}
 

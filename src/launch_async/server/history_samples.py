@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Table, and_, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.errors import ApiError
-from launch_async.server.history import between, parse_line
+from launch_async.server.history import MAX_LINE, between, parse_line
 from launch_async.server.store.tables.runs import run_history
 
 BATCH_LINES = 1000
@@ -57,10 +57,11 @@ async def evenly(
     connection: AsyncConnection, table: Table, run_id: int, *, samples: int
 ) -> list[str]:
     """Return about `samples` lines spread over the whole run, the last one among them."""
-    last = await connection.scalar(select(func.max(table.c.line)).where(table.c.run_id == run_id))
+    ends = select(func.min(table.c.line), func.max(table.c.line))
+    first, last = (await connection.execute(ends.where(table.c.run_id == run_id))).one()
     if last is None:
         return []
-    stride = max(1, -(-(last + 1) // max(1, min(samples, MAX_SAMPLES))))
+    stride = max(1, -(-(last + 1 - first) // max(1, min(samples, MAX_SAMPLES))))
     wanted = (last - table.c.line) % stride == 0
     rows = await connection.execute(
         select(table.c.body).where(table.c.run_id == run_id, wanted).order_by(table.c.line)
@@ -170,7 +171,7 @@ async def _every_line(connection: AsyncConnection, run_id: int, spec: Spec) -> A
         .order_by(run_history.c.line)
         .limit(BATCH_LINES)
     )
-    after = -1
+    after = -MAX_LINE
     while True:  # in batches, so that other requests get their turn
         rows = (await connection.execute(statement.where(run_history.c.line > after))).all()
         for _, body in rows:

@@ -24,6 +24,7 @@ from launch_async.server.projects import (
     require_project,
     resolve_entity,
 )
+from launch_async.server.rewinds import fork
 from launch_async.server.run_rows import (
     RUN_STATES,
     TERMINAL_STATES,
@@ -88,6 +89,7 @@ async def upsert_run(
     inserted = run_id is None
     if run_id is None:
         run_id = await insert_run(connection, request, project, run_name, changes)
+        await fork(connection, project, run_name, run_id, changes.get("config", "{}"))
     elif changes:
         await connection.execute(update(runs).where(runs.c.id == run_id).values(**changes))
     state = given.get("state") or ("running" if inserted else None)
