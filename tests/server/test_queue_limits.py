@@ -112,7 +112,7 @@ async def test_a_limit_holds_for_racing_pops(server: Server, http: Http) -> None
         async with request.store.write() as connection:
             queue = await find_queue_by_id(connection, request, queue_id)
             assert queue is not None
-            item = await pop_item(connection, queue, agent_id=None, now=request.now())
+            item = await pop_item(connection, queue, agent=None, now=request.now())
         if item is not None:
             taken.append(item.id)
 
@@ -150,5 +150,5 @@ async def test_a_lease_that_lapses_later_still_counts(launch: Launch, server: Se
         async with request.store.write() as connection:
             queue = await find_queue_by_id(connection, request, queue_id)
             assert queue is not None
-            item = await pop_item(connection, queue, agent_id=None, now=utc_now() + moment)
+            item = await pop_item(connection, queue, agent=None, now=utc_now() + moment)
         assert (item is not None) is room
