@@ -1,5 +1,6 @@
 """Runs of every version of the client: what it logs is there, and its public API finds it."""
 
+import json
 import re
 from typing import Any
 
@@ -10,6 +11,9 @@ from clients_harness import Client, LivePlane
 pytestmark = pytest.mark.acceptance
 
 STATE = "select state, exit_code from runs where name = :name"
+BODIES = (
+    "select body from run_history join runs on runs.id = run_id where name = :name order by line"
+)
 STEPS = "select count(*) from run_history join runs on runs.id = run_id where name = :name"
 
 
@@ -117,6 +121,11 @@ def test_a_run_is_resumed_where_it_left_off_and_only_where_it_may(trained: Train
     assert (allowed, must) == (0, 2)
     assert "already exists" in never
     assert re.search(r"does not exist|not been initialized", missing)
+
+
+def test_a_run_goes_back_to_a_step_and_on_from_there(trained: Trained, plane: LivePlane) -> None:
+    assert trained.train["rewound"] == 3
+    assert [json.loads(row.body)["x"] for row in plane.rows(BODIES, name="back")] == [0, 1, 2, 30]
 
 
 def test_an_offline_run_is_synced(trained: Trained, plane: LivePlane) -> None:

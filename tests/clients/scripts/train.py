@@ -65,6 +65,16 @@ def resumed() -> list[object]:
 
 
 @fact
+def rewound() -> int:
+    with wandb.init(project=PROJECT, id="back") as run:
+        for step in range(6):
+            run.log({"x": step})
+    with wandb.init(project=PROJECT, resume_from="back?_step=2") as run:
+        run.log({"x": 30})
+        return run.starting_step
+
+
+@fact
 def failed() -> None:
     try:
         with wandb.init(project=PROJECT, id="broken") as run:
