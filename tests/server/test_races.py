@@ -58,10 +58,11 @@ async def test_one_of_many_makes_a_run_and_all_change_it(http: Http, server: Ser
         data = await http.data(client_document("UpsertBucket.core"), **given)
         return data["upsertBucket"]["inserted"]
 
+    await http.stream("other", {})  # the project is there, so that its making orders nobody
     inserted = await together(*(partial(upsert, field) for field in fields))
     assert sorted(inserted) == [False] * (len(fields) - 1) + [True]
     columns = "display_name, group_name, notes, job_type, program, host, sweep_name, repo"
-    rows = await server.rows(f"SELECT {columns} FROM runs")  # noqa: S608 - the line above
+    rows = await server.rows(f"SELECT {columns} FROM runs WHERE name = 'r1'")  # noqa: S608
     assert [tuple(row) for row in rows] == [("x",) * len(fields)]
 
 
@@ -72,6 +73,7 @@ async def test_lines_that_come_many_times_at_once_count_once(http: Http, server:
         block = {"offset": first, "content": lines[first:]}
         return (await http.stream("r1", {"files": {"wandb-history.jsonl": block}})).status
 
+    await http.stream("r1", {})
     assert await together(*(partial(say, 0) for _ in range(AT_ONCE))) == [200] * AT_ONCE
     (row,) = await server.rows("SELECT history_lines, last_step, history_keys FROM runs")
     assert (row.history_lines, row.last_step) == (20, 19)
@@ -81,6 +83,9 @@ async def test_lines_that_come_many_times_at_once_count_once(http: Http, server:
 
 async def test_versions_of_the_same_bytes_that_begin_at_once_are_one(http: Http) -> None:
     client = ArtifactClient(http)
+    await client.create(
+        digest="e" * 32
+    )  # the collection is there, so that its making orders nobody
     made = await together(*(client.create for _ in range(AT_ONCE)))
     assert len({each["id"] for each in made}) == 1
 
