@@ -4,10 +4,10 @@ import json
 
 import pytest
 from artifact_harness import ArtifactClient
-from client_documents import client_document
 from launch_harness import ACK, spec
 from server_harness import Http, Server
 
+from client_documents import client_document
 from launch_async.server.access import Role
 from launch_async.server.ids import encode_run_id
 from launch_async.server.users import add_member, create_api_key, create_team, create_user

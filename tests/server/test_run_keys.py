@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_documents import client_document
 from launch_harness import ACK, Launch, spec
 from server_harness import USERNAME, Http, Reply, Server, Template, running_server
 from sqlalchemy import delete, update
 
+from client_documents import client_document
 from launch_async.server.access import Role
 from launch_async.server.ids import encode_run_id
 from launch_async.server.people import set_member
