@@ -83,9 +83,7 @@ async def test_lines_that_come_many_times_at_once_count_once(http: Http, server:
 
 async def test_versions_of_the_same_bytes_that_begin_at_once_are_one(http: Http) -> None:
     client = ArtifactClient(http)
-    await client.create(
-        digest="e" * 32
-    )  # the collection is there, so that its making orders nobody
+    await client.create(digest="e" * 32)  # its collection is there, and orders nobody
     made = await together(*(client.create for _ in range(AT_ONCE)))
     assert len({each["id"] for each in made}) == 1
 
