@@ -80,6 +80,7 @@ FIELDS: dict[str, dict[str, Rule]] = {
         "user": R.ENTITY_READ,
         "parquetHistory": R.ENTITY_READ,
         "logLines": R.ENTITY_READ,
+        "alerts": R.ENTITY_READ,
         "files": R.ENTITY_READ,
         "inputArtifacts": R.ENTITY_READ,
         "outputArtifacts": R.ENTITY_READ,

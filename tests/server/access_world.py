@@ -165,6 +165,15 @@ class _Builder:
         path = f"/files/{self.entity}/{PROJECT}/{RUN}/file_stream"
         headers = {"Authorization": f"Bearer {self.keys['own_run']}"}
         assert (await self.http.send("POST", path, json=body, headers=headers)).status == 200
+        await self._done(
+            """mutation M($e: String!, $p: String!, $r: String!) {
+              notifyScriptableRunAlert(input: {entityName: $e, projectName: $p, runName: $r,
+                title: "t", text: "x"}) { success } }""",
+            "own_run",
+            e=self.entity,
+            p=PROJECT,
+            r=RUN,
+        )
         made = await self._done(
             """mutation M($e: String!, $p: String!, $r: String!) {
               createRunFiles(input: {entityName: $e, projectName: $p, runName: $r,

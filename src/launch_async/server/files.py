@@ -94,6 +94,8 @@ async def list_files(
         if pattern is not None:
             if len(pattern) > MAX_FILE_NAME:
                 raise ApiError(f"a pattern has at most {MAX_FILE_NAME} characters")
+            if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
+                pattern += "\\"  # PostgreSQL refuses an escape of nothing
             wanted.append(run_files.c.name.ilike(pattern, escape="\\"))
     return await _select(connection, run_id, wanted, limit)
 

@@ -66,6 +66,11 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
         """Whether nothing more is expected of the run."""
         return self.state in TERMINAL_STATES
 
+    @property
+    def duration(self) -> float:
+        """Seconds from the start to the end, or to the last word so far."""
+        return ((self.finished_at or self.heartbeat_at) - self.created_at).total_seconds()
+
 
 RUN_COLUMNS = tuple(name for name in RunRow.__struct_fields__ if name not in {"project", "user"})
 

@@ -282,6 +282,19 @@ async def add_alert(
     )
 
 
+async def alerts_of(connection: AsyncConnection, run_id: int, *, limit: int) -> list[Values]:
+    """Return what a run raised, the newest first."""
+    rows = await connection.execute(
+        select(
+            run_alerts.c.title, run_alerts.c.text, run_alerts.c.severity, run_alerts.c.created_at
+        )
+        .where(run_alerts.c.run_id == run_id)
+        .order_by(run_alerts.c.id.desc())
+        .limit(limit)
+    )
+    return [dict(row) for row in rows.mappings()]
+
+
 async def _whereabouts(
     connection: AsyncConnection, request: Request, given: Values
 ) -> tuple[ProjectRow, str]:

@@ -15,6 +15,7 @@ from launch_async.server.json_text import read_json
 from launch_async.server.projects import ProjectRow
 from launch_async.server.resolvers.projects import connection_of, page_size, page_start
 from launch_async.server.run_rows import RunRow, load_run
+from launch_async.server.runs import alerts_of
 from launch_async.server.store.tables.runs import run_events, run_history
 
 MAX_CONSOLE_PAGE = 10_000
@@ -224,6 +225,13 @@ async def resolve_parquet_history(row: RunRow, info: Info, live_keys: Sequence[s
     points = [history.parse_line(line).metrics for line in first]
     live = [{key: point[key] for key in live_keys if key in point} for point in points]
     return {"parquet_urls": [], "live_data": live}
+
+
+@run.field("alerts")
+async def resolve_alerts(row: RunRow, info: Info, first: int | None = None) -> list[Json]:
+    """Return what the run's script told with `run.alert()`."""
+    async with request_of(info).store.read() as connection:
+        return await alerts_of(connection, row.id, limit=page_size(first))
 
 
 @run.field("logLines")
