@@ -159,7 +159,7 @@ async def get_health(_request: web.Request) -> web.StreamResponse:
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn refusals and faults into JSON, in the two forms that the client can show."""
-    if not _is_text(request.path):
+    if not _is_text(request.path) or not _is_text(request.host):
         return _refusal("the address is not valid UTF-8", 400)
     try:
         return await handler(request)
@@ -191,10 +191,10 @@ async def do_again(request: web.Request, handler: Handler) -> web.StreamResponse
     return await insist(partial(handler, request))
 
 
-def _is_text(path: str) -> bool:
-    """Tell whether a path came as UTF-8; aiohttp keeps other bytes as halves of surrogates."""
+def _is_text(part: str) -> bool:
+    """Tell whether a text came as UTF-8; aiohttp keeps other bytes as halves of surrogates."""
     try:
-        path.encode()
+        part.encode()
     except UnicodeEncodeError:
         return False
     return True
