@@ -86,7 +86,9 @@ def test_a_version_can_be_deleted_and_the_one_before_is_the_latest(trip: Facts) 
     assert trip["deleted"] == ["v1", "v0", "v1"]
 
 
-def test_a_collection_can_be_renamed_and_deleted(trip: Facts) -> None:
+def test_a_collection_can_be_tagged_retyped_renamed_and_deleted(trip: Facts) -> None:
+    assert trip["collection_tagged"] == ["b", "c"]
+    assert "thing" in trip["collection_retyped"]
     assert trip["collection_renamed"] == ["square", "a collection"]
     assert trip["collection_deleted"] == []
 

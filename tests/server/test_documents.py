@@ -1,137 +1,67 @@
-"""Every document of the installed wandb client that we serve is valid: we validate strictly."""
+"""Every document of every client that we serve is valid: we validate strictly.
+
+What a client puts together at run time comes over the wire in tests/clients.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
-from client_documents import client_document
 
+from client_documents import client_documents, documents_of
+from client_environments import REMEDY, VERSIONS, is_installed, package_of
 from launch_async.server.graphql import GraphQL, GraphQLErrors
+from out_of_scope import scope_of
 
-RUN_SIDE = (
-    "CreateProject.python",
-    "CreateRunFiles.core",
-    "CreateRunFiles.runs",
-    "DeleteRun.artifacts",
-    "DeleteRun.plain",
-    "EntityIsTeam.api",
-    "EvalTableProjectScope._writer_ces",
-    "FetchOrgEntityFromEntity.core",
-    "FetchOrgInfoFromEntity.python",
-    "FetchOrganization.python",
-    "GetDefaultEntity.python",
-    "GetProject.python",
-    "GetProjects.python",
-    "GetTeamEntity.python",
-    "GetViewer.python",
-    "HistoryPage.core",
-    "IsProjectReadOnly.python",
-    "MarkRunFilesUploaded.core",
-    "NotifyScriptableRunAlert.core",
-    "OrgFeatureFlags.core",
-    "OrganizationCoreWeaveOrganizationID.core",
-    "Project.verify",
-    "QueryRunInfo.core",
-    "Run.full",
-    "Run.lazy",
-    "RunConsoleLogPage.core",
-    "RunConsoleLogTail.core",
-    "RunFiles.files",
-    "RunFullHistory.events",
-    "RunFullHistory.history",
-    "RunHistoryKeys.runs",
-    "RunParquetHistory.core",
-    "RunResumeStatus.core",
-    "RunSampledHistory.runs",
-    "RunState.api",
-    "RunState.core",
-    "RunState.runs",
-    "RunStoppedStatus.api",
-    "Runs.full",
-    "Runs.lazy",
-    "SampledHistoryPage.core",
-    "SearchUsers.python",
-    "ServerFeaturesQuery.core",
-    "ServerFeaturesQuery.python",
-    "ServerInfo.verify",
-    "StopRun.core",
-    "UpdateRunState.runs",
-    "UpsertBucket.api",
-    "UpsertBucket.core",
-    "UpsertBucket.summary",
-    "UpsertBucket.update",
-    "Viewer.core",
-    "XXHashDigestsEnabled.core",
-    "deleteFiles.files",
+IN_WORDS = re.compile(
+    r"Cannot query field|Unknown (type|argument|fragment)|Expected value of type|Variable '\$"
 )
-LAUNCH_SIDE = (
-    "AddAliases.python",
-    "ArtifactByID.python",
-    "ArtifactCollectionAliases.python",
-    "ArtifactCreatedBy.python",
-    "ArtifactFileURLsByManifestEntries.core",
-    "ArtifactManifest.core",
-    "ArtifactMembershipByName.python",
-    "ArtifactMembershipFiles.python",
-    "ArtifactOfType.api",
-    "ArtifactType.python",
-    "ArtifactTypeArtifactCollections.python",
-    "ArtifactUsedBy.python",
-    "ClientIDMapping.core",
-    "CommitArtifact.core",
-    "CreateArtifact._gqlutils",
-    "CreateArtifact.core",
-    "CreateArtifactFiles.core",
-    "CreateArtifactManifest.core",
-    "CreateDefaultResourceConfig.core",
-    "CreateRunQueue.core",
-    "DeleteAliases.python",
-    "DeleteArtifact.python",
-    "DeleteArtifactSequence.python",
-    "DeleteFromRunQueue.jobs",
-    "DeleteRunQueue.jobs",
-    "FetchArtifactDigestAlgorithm.core",
-    "FetchArtifactManifest.python",
-    "FetchLinkedArtifacts.python",
-    "GetArtifactMembershipFileUrls.python",
-    "GetDefaultResourceConfig.jobs",
-    "GetRunQueueItem.jobs",
-    "GetRunQueueItem.jobs2",
-    "GetRunQueueItems.jobs",
-    "GetRunQueueMetadata.jobs",
-    "LaunchAgent.api",
-    "ProjectArtifactCollection.python",
-    "ProjectArtifactCollections.python",
-    "ProjectArtifactType.python",
-    "ProjectArtifactTypes.python",
-    "ProjectArtifacts.python",
-    "ProjectRunQueues.api",
-    "RunInputArtifacts.python",
-    "RunOutputArtifacts.python",
-    "UpdateArtifact.core",
-    "UpdateArtifact.python",
-    "UpdateArtifactManifest.core",
-    "UpdateArtifactSequence.python",
-    "UpsertRunQueue.core",
-    "UseArtifact.core",
-    "UseArtifact.python",
-    "ackRunQueueItem.api",
-    "createLaunchAgent.api",
-    "failRunQueueItem.api",
-    "fetchRunQueuesFromProject.jobs",
-    "popFromRunQueue.api",
-    "pushToRunQueue.api",
-    "pushToRunQueueByName.api",
-    "pushToRunQueueByName.full",
-    "updateLaunchAgent.api",
-    "updateRunQueueItemWarning.api",
-)
+INTROSPECTED = re.compile(r"""__type\(name: ?["'](\w+)["']\)""")
 
 
-@pytest.mark.parametrize("name", RUN_SIDE + LAUNCH_SIDE)
-def test_a_document_of_the_client_is_valid(graphql: GraphQL, name: str) -> None:
-    graphql.check(client_document(name))
+@pytest.fixture(scope="module", params=VERSIONS)
+def package(request: pytest.FixtureRequest, miss: Callable[[str], NoReturn]) -> Path:
+    """The folder of one version of the client."""
+    if not is_installed(request.param):
+        miss(f"wandb {request.param} is missing: {REMEDY}")
+    return package_of(request.param)
+
+
+def test_a_document_is_valid_or_known_not_to_be_served(package: Path, graphql: GraphQL) -> None:
+    assert refused(graphql, documents_of(package)) == {}
+
+
+def test_a_document_of_the_installed_client_is_valid(graphql: GraphQL) -> None:
+    assert refused(graphql, client_documents()) == {}
+
+
+def test_what_is_not_served_is_refused_in_words(graphql: GraphQL) -> None:
+    """A reason that fits no document any more has to go."""
+    found: dict[str, list[str]] = {}
+    for version in filter(is_installed, VERSIONS):
+        for name, text in documents_of(package_of(version)).items():
+            key = scope_of(name)
+            if key is not None:
+                found.setdefault(key, []).extend(faults(graphql, text))
+    assert [key for key, faults in found.items() if not faults] == []
+    told = {fault for faults in found.values() for fault in faults}
+    assert [fault for fault in told if not IN_WORDS.search(fault)] == []
+
+
+def test_a_type_that_an_older_client_looks_up_is_there(package: Path, graphql: GraphQL) -> None:
+    """Those clients end when they are told of none."""
+    asked = {
+        name
+        for path in package.rglob("*.py")
+        for name in INTROSPECTED.findall(path.read_text(encoding="utf-8"))
+    }
+    assert asked - set(graphql.schema.type_map) == set()
 
 
 def test_a_document_is_checked_once(graphql: GraphQL) -> None:
-    text = client_document("Viewer.core")
+    text = client_documents()["Viewer.core"]
     assert graphql.check(text) is graphql.check(text)
 
 
@@ -140,3 +70,19 @@ def test_an_unknown_field_is_refused_in_the_words_that_the_client_looks_for(
 ) -> None:
     with pytest.raises(GraphQLErrors, match="Cannot query field 'nonsense'"):
         graphql.check("{ viewer { nonsense } }")
+
+
+def refused(graphql: GraphQL, documents: dict[str, str]) -> dict[str, list[str]]:
+    """Return what is wrong with documents that we mean to serve."""
+    wrong = {
+        name: faults(graphql, text) for name, text in documents.items() if scope_of(name) is None
+    }
+    return {name: found for name, found in wrong.items() if found}
+
+
+def faults(graphql: GraphQL, text: str) -> list[str]:
+    try:
+        graphql.check(text)
+    except GraphQLErrors as refused:
+        return [error.message for error in refused.errors]
+    return []

@@ -197,6 +197,25 @@ def deleted() -> list[str]:
 
 
 @fact
+def collection_tagged() -> list[str]:
+    found = api.artifact_collection("dataset", f"{PATH}/round")
+    found.tags = ["a", "b"]
+    found.save()
+    found.tags = ["b", "c"]
+    found.save()
+    return sorted(wandb.Api().artifact_collection("dataset", f"{PATH}/round").tags)
+
+
+@fact
+def collection_retyped() -> list[str]:
+    found = api.artifact_collection("dataset", f"{PATH}/round")
+    found.change_type("thing")
+    found.save()
+    api.artifact_collection("thing", f"{PATH}/round").change_type("dataset")
+    return sorted(kind.name for kind in wandb.Api().artifact_types(PATH))
+
+
+@fact
 def collection_renamed() -> list[str]:
     found = api.artifact_collection("dataset", f"{PATH}/round")
     found.name = "square"

@@ -152,7 +152,7 @@ async def resolve_unlink(_: None, info: Info, input: Json) -> Json:  # noqa: A00
         require_role(request.viewer, portfolio.entity_name, Role.MEMBER)
         row = await rules.locked(connection, row)
         await unlink_artifact(connection, row, portfolio)
-    return {"success": True}
+    return {"success": True, "artifact_id": input["artifact_id"]}
 
 
 async def _named_places(
