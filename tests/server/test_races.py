@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,6 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from client_documents import client_document
+from launch_async.compose.server import local_key
 from launch_async.server.claims import ack_item
 from launch_async.server.crashes import mark_crashed
 from launch_async.server.items import find_item
@@ -115,6 +117,17 @@ async def test_a_warning_that_comes_many_times_at_once_is_one(http: Http) -> Non
     item = await launch.claimed()
     await together(*(partial(launch.warn, item, "slow") for _ in range(AT_ONCE)))
     assert len((await launch.item(item))["warnings"]) == 1
+
+
+async def test_servers_that_start_at_once_make_one_local_user(
+    server: Server, tmp_path: Path
+) -> None:
+    folders = [tmp_path / str(number) for number in range(8)]
+    for folder in folders:
+        folder.mkdir()
+    keys = await together(*(partial(local_key, server.services, folder) for folder in folders))
+    assert len({key.reveal() for key in keys}) == len(folders)
+    assert await server.rows("SELECT count(*) FROM users WHERE username = 'local'") == [(1,)]
 
 
 async def claim(connection: AsyncConnection, server: Server, item: str, run: str) -> bool:

@@ -10,7 +10,7 @@ from launch_async.server.access import Role
 from launch_async.server.context import utc_now
 from launch_async.server.errors import ApiError
 from launch_async.server.projects import LAUNCH_PROJECT, check_name, ensure_project
-from launch_async.server.store.engine import insert
+from launch_async.server.store.engine import hold, insert
 from launch_async.server.store.tables.people import api_keys, entities, memberships, users
 
 KEY_BYTES = 20  # 40 hex characters: the client refuses fewer
@@ -140,6 +140,7 @@ async def ensure_local_user(connection: AsyncConnection, username: str, key: str
 
     `key` is the one kept from an earlier start, None on the first.
     """
+    await hold(connection, "user", username)  # other servers may start at this moment
     user_id = await find_user(connection, username)
     if user_id is None:
         user_id = await create_user(connection, username, admin=True)
