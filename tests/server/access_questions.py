@@ -226,6 +226,13 @@ def _inputs(name: str, world: World) -> dict[str, Any]:
         "cancelRunQueueItems": {"includeRunning": False},
         "requeueRunQueueItem": {"runQueueItemId": values["ended"]},
         "deleteFromRunQueue": {"runQueueItemId": values["pending"]},
+        "rewindRun": {"metricName": "_step", "metricValue": 0},
+        "createServiceAccount": {"description": f"{world.entity}-ci"},
+        "createInvite": {"username": world.stranger},
+        "deleteInvite": {"id": values["viewer_id"]},
+        "createUser": {"email": f"{world.entity}-new@example.com"},
+        "createTeam": {"teamName": f"{world.entity}-made"},
+        "deleteApiKey": {"id": values["key_id"]},
         "createLaunchAgent": {"runQueues": [values["queue"]], "hostname": "h"},
         "updateLaunchAgent": {"agentStatus": "RUNNING"},
     }

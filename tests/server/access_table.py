@@ -18,6 +18,8 @@ class Rule(Enum):
     RUN_WRITE = "members from the role member on, and the run's own key"
     MEMBER = "members from the role member on, but no key of a run"
     ADMIN = "admins of the entity, to change things"
+    SERVER_ADMIN = "admins of the server, with a key of their own"
+    KEY_OWNER = "the user whose key it is, and admins of the server"
     OPEN = "everybody"
     SIGNED = "who was handed the address"
     ADMIN_KEY = "the admin key, and users who are admins of the server"
@@ -65,6 +67,7 @@ FIELDS: dict[str, dict[str, Rule]] = {
         "run": R.ENTITY_READ,
         "bucket": R.ENTITY_READ,
         "runs": R.ENTITY_READ,
+        "buckets": R.ENTITY_READ,
         "artifact": R.ENTITY_READ,
         "artifactType": R.ENTITY_READ,
         "artifactTypes": R.ENTITY_READ,
@@ -79,12 +82,15 @@ FIELDS: dict[str, dict[str, Rule]] = {
         "project": R.ENTITY_READ,
         "user": R.ENTITY_READ,
         "parquetHistory": R.ENTITY_READ,
+        "runInfo": R.ENTITY_READ,
         "logLines": R.ENTITY_READ,
         "alerts": R.ENTITY_READ,
         "files": R.ENTITY_READ,
         "inputArtifacts": R.ENTITY_READ,
         "outputArtifacts": R.ENTITY_READ,
     },
+    "RunInfo": {"git": R.ENTITY_READ},
+    "Invite": {"toUser": R.ADMIN},
     "File": {"uploadMultipartUrls": R.NOTHING},
     "ArtifactFile": {"uploadMultipartUrls": R.RUN_WRITE, "artifact": R.RUN_WRITE},
     "UploadMultipartUrls": {"uploadUrlParts": R.RUN_WRITE},
@@ -185,11 +191,19 @@ MUTATIONS: dict[str, Rule] = {
     "popFromRunQueue": R.MEMBER,
     "cancelRunQueueItems": R.MEMBER,
     "stopLaunchAgent": R.MEMBER,
+    "rewindRun": R.MEMBER,
     "updateRunState": R.MEMBER,
     "stopRun": R.MEMBER,
     "deleteRun": R.MEMBER,
     "updateRunQueue": R.ADMIN,
     "deleteRunQueues": R.ADMIN,
+    "createServiceAccount": R.ADMIN,
+    "createInvite": R.ADMIN,
+    "deleteInvite": R.ADMIN,
+    "createUser": R.SERVER_ADMIN,
+    "createTeam": R.SERVER_ADMIN,
+    "generateApiKey": R.OWN,
+    "deleteApiKey": R.KEY_OWNER,
 }
 """In an order in which each of them still finds what it is about."""
 

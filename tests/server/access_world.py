@@ -11,8 +11,8 @@ import msgspec
 from server_harness import Http
 
 from launch_async.server.access import Role
-from launch_async.server.ids import encode_run_id
-from launch_async.server.people import set_member
+from launch_async.server.ids import encode_id, encode_run_id
+from launch_async.server.people import keys_of, set_member
 from launch_async.server.users import create_api_key, create_team, create_user
 
 PROJECT = "model-registry"  # queues are looked for here; runs and artifacts may be here too
@@ -45,7 +45,7 @@ class _Builder:
         self.http = http
         self.entity = entity
         self.stranger = f"b-{entity.removeprefix('acme')}"
-        self.keys: dict[str, str | None] = {"nobody": None}
+        self.keys: dict[str, str | None] = {"nobody": None, "operator": http.server.key}
         self.values: dict[str, Any] = {}
 
     async def build(self) -> World:
@@ -65,6 +65,9 @@ class _Builder:
             for role, user in people.items():
                 await set_member(connection, team, user, role)
                 self.keys[role.word] = await create_api_key(connection, user)
+            (key,) = await keys_of(connection, people[Role.MEMBER], limit=1)
+            self.values["key_id"] = encode_id("ApiKey", key.id)
+            self.values["viewer_id"] = encode_id("User", people[Role.VIEWER])
             stranger = await create_user(connection, self.stranger)
             self.keys["stranger"] = await create_api_key(connection, stranger)
 
@@ -177,14 +180,15 @@ class _Builder:
         made = await self._done(
             """mutation M($e: String!, $p: String!, $r: String!) {
               createRunFiles(input: {entityName: $e, projectName: $p, runName: $r,
-                files: ["f.txt"]}) { files { id uploadUrl } } }""",
+                files: ["f.txt", "wandb-metadata.json"]}) { files { id uploadUrl } } }""",
             "own_run",
             e=self.entity,
             p=PROJECT,
             r=RUN,
         )
-        (file,) = made["files"]
+        file, metadata = made["files"]
         await self._put(file["uploadUrl"], BYTES)
+        await self._put(metadata["uploadUrl"], b'{"git": {"remote": "r", "commit": "c"}}')
         self.values["file"] = file["id"]
 
     async def _artifacts(self) -> None:

@@ -169,6 +169,7 @@ async def _named_places(
         place = next((place for place in places if _is_meant(place, each)), None)
         if place is None:
             raise ApiError(f"this version is not in {each['artifact_collection_name']!r}")
+        require_artifact_creation(request, place.entity_name, place.project.name, None)
         wanted[place.id].append(each["alias"])
     await lock_all_versions(connection, wanted.keys() - {row.collection.id})
     return row, wanted
