@@ -153,3 +153,30 @@ def test_a_launch_without_its_queue_says_what_to_do(wandb_client: WandbClient) -
         "launch", "-q", "nowhere", "-d", "img:1", "-e", "tester", "-p", "target"
     )
     assert "Unable to push to run queue nowhere. Queue not found." in pushed.stdout, pushed.stdout
+
+
+def test_a_run_that_ends_leaves_a_job_to_run_it_again(
+    live_server: LiveServer, wandb_client: WandbClient
+) -> None:
+    script = """
+import sys, wandb
+with wandb.init(project="autos", id=sys.argv[1]) as run:
+    if sys.argv[1] == "coded":
+        run.log_code(".", include_fn=lambda path: path.endswith(".py"))
+    run.log({"loss": 1})
+"""
+    command = wandb_client.command(script)
+    wandb_client.environment["WANDB_DISABLE_JOB_CREATION"] = "false"
+    coded = wandb_client.start([*command, "coded"])
+    imaged = wandb_client.start([*command, "imaged"], WANDB_DOCKER="img:v1")
+    printed = wandb_client.wait(coded).stdout + wandb_client.wait(imaged).stdout
+    rows = live_server.rows(
+        "select c.name, u.run_name, a.state from artifact_collections c "
+        "join artifacts a on a.collection_id = c.id join artifact_runs u on u.artifact_id = a.id "
+        "join projects p on p.id = c.project_id where p.name = 'autos' and u.role = 'input' "
+        "order by u.run_name"
+    )
+    assert [tuple(row) for row in rows] == [
+        ("job-source-autos-train.py", "coded", "COMMITTED"),
+        ("job-img", "imaged", "COMMITTED"),
+    ], printed
