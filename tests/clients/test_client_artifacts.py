@@ -31,6 +31,10 @@ def test_a_draft_builds_on_another_version(trip: Facts) -> None:
     assert trip["built_on_another"] == ["v2", ["a b%.txt", "added", "far.bin"]]
 
 
+def test_an_incremental_version_adds_to_the_one_before(trip: Facts) -> None:
+    assert trip["grown"] == ["v1", ["one", "two"]]
+
+
 def test_an_artifact_that_is_used_has_what_was_logged(trip: Facts) -> None:
     assert trip["used"] == ["v0", {"k": 1}, "things", 8, 3]
 
@@ -51,7 +55,7 @@ def test_lineage_knows_who_made_and_who_used_it(trip: Facts) -> None:
     assert maker == "maker"
     assert "user" in users
     assert trip["of_runs"] == [
-        ["round:v0", "round:v1", "round:v2", "tables:v0"],
+        ["round:v0", "round:v1", "round:v2", "grown:v0", "grown:v1", "tables:v0"],
         ["round:v0", "tables:v0"],
     ]
 
@@ -60,7 +64,7 @@ def test_versions_collections_and_types_are_listed(trip: Facts) -> None:
     assert trip["versions"] == ["v2", "v1", "v0"]
     assert trip["types"] == ["dataset", "table"]
     assert trip["type_by_name"] == "dataset"
-    assert trip["collections"] == ["round"]
+    assert sorted(trip["collections"]) == ["grown", "round"]
     assert trip["collection"] == ["round", True]
 
 

@@ -51,6 +51,15 @@ with wandb.init(project=PROJECT, id="maker") as run:
         return [logged.version, sorted(logged.manifest.entries)]
 
     @fact
+    def grown() -> list[object]:
+        for name in ("one", "two"):
+            more = wandb.Artifact("grown", "dataset", incremental=name == "two")
+            with more.new_file(name) as file:
+                file.write(name)
+            logged = run.log_artifact(more).wait()
+        return [logged.version, sorted(logged.manifest.entries)]
+
+    @fact
     def table() -> str:
         tables = wandb.Artifact("tables", "table")
         tables.add(wandb.Table(columns=["a"], data=[[1], [2]]), "numbers")
