@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 import pytest
-from client_documents import client_document
 from server_harness import Http
 
+from client_documents import client_document
 from launch_async.server.ids import encode_run_id
 
 pytestmark = pytest.mark.anyio
@@ -131,6 +131,7 @@ async def test_runs_are_found_by_what_their_scripts_told(http: Http) -> None:
         ],
         "ba": [
             {"config.net.depth": 3},
+            {"config.net.depth.value": 3},
             {"config.lr": {"$not": {"$exists": False}}, "name": {"$ne": "c"}},
         ],
         "": [

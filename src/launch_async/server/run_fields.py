@@ -99,8 +99,10 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class JsonField(msgspec.Struct, frozen=True):
-    """A field inside a JSON document. Users write dots for nested keys, and in keys: the first
-    place is the nested one, the second the key with dots in it."""
+    """A field inside a JSON document, at the first of these places that is there.
+
+    Users write dots for nested keys, and in keys; the key with dots in it comes last.
+    """
 
     places: tuple[JsonPlace, ...]
 
@@ -141,10 +143,12 @@ def _column(name: str, project: ProjectRow, *, sqlite: bool) -> Column | None:
 def sort_keys(field: Field, *, sqlite: bool) -> list[ColumnElement[Any]]:
     """Return what runs are sorted by, never NULL; what is missing comes first."""
     if isinstance(field, JsonField):
-        first, *others = field.places
+        *others, last = field.places
         parts = (JsonPlace.rank, JsonPlace.number, JsonPlace.text)
         return [
-            case((first.exists(), part(first)), else_=part(others[0])) if others else part(first)
+            case(*((place.exists(), part(place)) for place in others), else_=part(last))
+            if others
+            else part(last)
             for part in parts
         ]
     known: Any = field.expression
@@ -173,8 +177,10 @@ def _ways(section: str, rest: str) -> list[tuple[str, ...]]:
         return [(*keys, "value")]
     if keys[1] == "value":
         return [keys]
-    flat = rest.removesuffix(".value")
-    return [(keys[0], "value", *keys[1:]), (flat, "value")]
+    nested = [(keys[0], "value", *keys[1:])]
+    if keys[-1] == "value":
+        nested.insert(0, (keys[0], "value", *keys[1:-1]))
+    return [*nested, (rest.removesuffix(".value"), "value")]
 
 
 def _duration(*, sqlite: bool) -> ColumnElement[float]:
