@@ -8,11 +8,12 @@ from io import BytesIO
 from typing import Any
 
 from artifact_harness import b64
-from client_documents import client_document
 from fuzz_values import ENTITY, PROJECT, RUN, SPEC
 from hypothesis import HealthCheck, settings
 from launch_harness import Launch
 from server_harness import Http, Reply
+
+from client_documents import client_document
 
 MORE = int(os.environ.get("LAUNCH_ASYNC_FUZZ") or 1)
 FUZZ = settings(max_examples=40 * MORE, deadline=None, suppress_health_check=list(HealthCheck))

@@ -6,9 +6,9 @@ from typing import Any
 
 import anyio
 import pytest
-from client_documents import client_document
 from server_harness import Http, Reply, Server, Template, running_server
 
+from client_documents import client_document
 from launch_async.domain.secret import Secret
 
 pytestmark = pytest.mark.anyio

@@ -2,9 +2,9 @@
 
 import pytest
 from artifact_harness import PROJECT, ArtifactClient, b64, md5
-from client_documents import client_document
 from server_harness import Http, Server
 
+from client_documents import client_document
 from launch_async.server.ids import encode_id
 from launch_async.server.users import create_api_key, create_user
 

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from client_documents import client_document
 from launch_harness import Launch, spec
 from server_harness import USERNAME, Http, Server
 
+from client_documents import client_document
 from launch_async.server.access import Role
 from launch_async.server.ids import encode_run_id
 from launch_async.server.people import delete_person, set_member

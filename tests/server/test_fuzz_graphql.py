@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from client_documents import client_documents
 from fuzz_documents import SCHEMA, Target, document, targets
 from fuzz_harness import FUZZ, MORE, Asked, ask, seed, still_serves
 from fuzz_values import LONG, choices, real, values
@@ -26,6 +25,8 @@ from graphql import (
 from hypothesis import given
 from hypothesis import strategies as st
 from server_harness import Http
+
+from client_documents import client_documents
 
 pytestmark = pytest.mark.anyio
 

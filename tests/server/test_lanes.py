@@ -98,9 +98,8 @@ async def test_a_cancelled_asker_takes_no_other_along(store: Store) -> None:
         with anyio.move_on_after(0):
             await put(store, 1)
 
-    async with anyio.create_task_group() as tasks:
-        async with store.write():
-            tasks.start_soon(put_cancelled)
-            tasks.start_soon(put, store, 2)
-            await anyio.wait_all_tasks_blocked()
+    async with anyio.create_task_group() as tasks, store.write():
+        tasks.start_soon(put_cancelled)
+        tasks.start_soon(put, store, 2)
+        await anyio.wait_all_tasks_blocked()
     assert await numbers(store) == [1, 2]

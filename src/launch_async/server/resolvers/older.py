@@ -55,7 +55,8 @@ def resolve_server_settings(_: Any, _info: Info) -> Json:
 @project_type.field("buckets")
 async def resolve_buckets(row: ProjectRow, info: Info, **page: Any) -> Json:
     """Return a page of a project's runs."""
-    return await resolve_runs(row, info, **page)
+    found: Json = await resolve_runs(row, info, **page)
+    return found
 
 
 @run_type.field("runInfo")
