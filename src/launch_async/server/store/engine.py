@@ -9,7 +9,7 @@ a row that is there with FOR UPDATE, a name that may not be there yet with `hold
 import hashlib
 import sqlite3
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +69,10 @@ class Store:
         """
         check_url(url)
         try:
-            _make_folder(url)
+            if not is_postgres(url):
+                await anyio.to_thread.run_sync(_open_file, url)
             await anyio.to_thread.run_sync(migrate, url)
-        except (DBAPIError, OSError, CommandError) as error:
+        except (DBAPIError, sqlite3.Error, OSError, CommandError) as error:
             raise unusable(url, error) from error
         return cls.connect(url)
 
@@ -244,17 +245,13 @@ def _open_lane(url: str) -> Engine:
 
 def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
     cursor = dbapi_connection.cursor()
-    try:
-        for pragma in (
-            "journal_mode = WAL",
-            f"busy_timeout = {BUSY_MILLISECONDS}",
-            "synchronous = NORMAL",
-            "foreign_keys = ON",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
-    except sqlite3.Error:
-        dbapi_connection.close()  # the pool does not know it yet, and its thread would linger
-        raise
+    for pragma in (
+        "journal_mode = WAL",
+        f"busy_timeout = {BUSY_MILLISECONDS}",
+        "synchronous = NORMAL",
+        "foreign_keys = ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
@@ -262,7 +259,12 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get(BEGIN_OPTION, "BEGIN"))
 
 
-def _make_folder(url: str) -> None:
-    if is_postgres(url):
-        return
-    Path(make_url(url).database or "").parent.mkdir(parents=True, exist_ok=True)
+def _open_file(url: str) -> None:
+    """Make a SQLite file, or see that it is one.
+
+    The asynchronous driver leaves a thread behind that it could not open a file for.
+    """
+    path = Path(make_url(url).database or "")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA schema_version")
