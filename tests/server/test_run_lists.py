@@ -1,5 +1,6 @@
 """Lists of runs and projects: pages, counts, and filters that are never ignored."""
 
+import base64
 import json
 from typing import Any
 
@@ -12,6 +13,10 @@ from launch_async.server.ids import encode_run_id
 pytestmark = pytest.mark.anyio
 
 PROJECT = {"entity": "tester", "project": "proj"}
+
+
+def cursor(*values: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(values).encode()).decode()
 
 
 async def make(http: Http, *names: str, **fields: Any) -> None:
@@ -175,6 +180,9 @@ async def test_a_filter_that_is_not_understood_is_a_400(http: Http) -> None:
         {"order": "++name"},
         {"cursor": "x"},
         {"cursor": "WyJhIiwxXQ=="},  # one of an order by name
+        {"cursor": cursor("2026-11-22T12:00:00", 1)},  # no zone
+        {"cursor": cursor("0001-01-01T00:00:00+14:00", 1)},
+        {"cursor": cursor("2026-11-22T12:00:00Z", 10**30)},
     ],
 )
 async def test_an_order_or_cursor_that_is_not_understood_is_a_400(

@@ -45,7 +45,24 @@ def plain_copy(text: str) -> str | None:
         raise ValueError("it is no JSON object")
     if strict and not _is_odd(text) and not _is_deep(document, text):
         return None
-    return msgspec.json.encode(_plain(document, MAX_PLAIN_DEPTH)).decode()
+    return msgspec.json.encode(plain(document)).decode()
+
+
+def plain(value: Any, depth: int = MAX_PLAIN_DEPTH) -> Any:
+    """Return parsed JSON without what a database refuses or reads otherwise."""
+    match value:
+        case str():
+            return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        case dict() | list() if depth == 0:
+            return None
+        case dict():
+            return {plain(key): plain(inner, depth - 1) for key, inner in value.items()}
+        case list():
+            return [plain(inner, depth - 1) for inner in value]
+        case int() if not -MAX_INT <= value <= MAX_INT:
+            return _as_float(value)
+        case _:
+            return value
 
 
 def _is_odd(text: str) -> bool:
@@ -75,20 +92,6 @@ def _is_deep(document: dict[str, Any], text: str) -> bool:
 def _inside(value: dict[str, Any] | list[Any]) -> list[Any]:
     parts = value.values() if isinstance(value, dict) else value
     return [part for part in parts if isinstance(part, dict | list)]
-
-
-def _plain(value: Any, depth: int) -> Any:
-    match value:
-        case str():
-            return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
-        case dict() | list() if depth == 0:
-            return None
-        case dict():
-            return {_plain(key, 0): _plain(inner, depth - 1) for key, inner in value.items()}
-        case list():
-            return [_plain(inner, depth - 1) for inner in value]
-        case _:
-            return value
 
 
 def _clean(value: Any) -> Any:

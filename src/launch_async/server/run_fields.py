@@ -57,9 +57,9 @@ TIMES: dict[str, ColumnElement[Any]] = {
     "finishedAt": runs.c.finished_at,
 }
 NUMBERS: dict[str, ColumnElement[Any]] = {
-    "exitcode": runs.c.exit_code,
-    "exit_code": runs.c.exit_code,
-    "historyLineCount": runs.c.history_lines,
+    "exitcode": cast(runs.c.exit_code, SqlFloat),
+    "exit_code": cast(runs.c.exit_code, SqlFloat),
+    "historyLineCount": cast(runs.c.history_lines, SqlFloat),
 }
 DURATIONS = frozenset({"duration", "runtime"})
 PLAIN_NAMES = sorted({*TEXTS, *TIMES, *NUMBERS, *DURATIONS, "entity", "project", "tags"})
@@ -91,7 +91,7 @@ class Column(msgspec.Struct, frozen=True):
             case Kind.TEXT, str():
                 return value
             case Kind.NUMBER, int() | float() if not isinstance(value, bool):
-                return value
+                return float(value)
             case Kind.TIME, str() | int() | float() if not isinstance(value, bool):
                 return _moment(value)
             case _:
@@ -154,7 +154,7 @@ def sort_keys(field: Field, *, sqlite: bool) -> list[ColumnElement[Any]]:
     known: Any = field.expression
     nothing: Any = EPOCH
     if field.kind is Kind.NUMBER:
-        known, nothing = cast(known, SqlFloat), 0.0
+        nothing = 0.0
     if field.kind is Kind.TEXT:
         known, nothing = (known if sqlite else known.collate("C")), ""
     if not getattr(field.expression, "nullable", True):
@@ -193,14 +193,11 @@ def _duration(*, sqlite: bool) -> ColumnElement[float]:
 
 
 def _moment(value: str | float) -> datetime:
-    if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        except (ValueError, OverflowError) as error:
-            raise ValueError(f"{value!r} is no {Kind.TIME.value.removeprefix('a ')}") from error
-    seconds = value / 1000 if abs(value) >= MILLISECONDS_FROM else value
     try:
+        if isinstance(value, str):
+            moment = datetime.fromisoformat(value)
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        seconds = value / 1000 if abs(value) >= MILLISECONDS_FROM else value
         return EPOCH + timedelta(seconds=seconds)
     except (OverflowError, ValueError) as error:
         raise ValueError(f"{value!r} is no {Kind.TIME.value.removeprefix('a ')}") from error

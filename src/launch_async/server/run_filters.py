@@ -30,14 +30,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.errors import ApiError
 from launch_async.server.json_columns import ORDERS, Condition
-from launch_async.server.json_text import read_json
+from launch_async.server.json_text import plain, read_json
 from launch_async.server.projects import ProjectRow
 from launch_async.server.run_fields import Column, Field, JsonField, field_of
 from launch_async.server.store.tables.people import users
 from launch_async.server.store.tables.runs import runs
 
 MAX_CHARACTERS = 100_000
-MAX_CHOICES = 1000
+MAX_CHOICES = 1000  # of all lists together: SQLite takes 32 thousand parameters
 MAX_CONDITIONS = 100  # SQLite takes expressions of a thousand levels
 MAX_DEPTH = 16
 MAX_SEARCHES = 8
@@ -85,6 +85,7 @@ class FilterReader:
         self._project = project
         self._sqlite = sqlite
         self._conditions = 0
+        self._choices = 0
 
     def read(self, filters: str | None) -> Condition:
         """Return the condition that a filter's text means."""
@@ -92,7 +93,7 @@ class FilterReader:
             return true()
         if len(filters) > MAX_CHARACTERS:
             raise ApiError(f"run filters have at most {MAX_CHARACTERS} characters")
-        return self._object(read_json(filters), 0)
+        return self._object(plain(read_json(filters)), 0)
 
     def _object(self, part: Any, depth: int) -> Condition:
         if not isinstance(part, dict):
@@ -171,8 +172,11 @@ class FilterReader:
         return self._is_one_of(name, field, [wanted])
 
     def _choose(self, name: str, field: Field, operator: str, wanted: Any) -> Condition:
-        if not isinstance(wanted, list) or len(wanted) > MAX_CHOICES:
-            raise ApiError(f"{operator} on {name!r} takes a list of at most {MAX_CHOICES} values")
+        if not isinstance(wanted, list):
+            raise ApiError(f"{operator} on {name!r} takes a list")
+        self._choices += len(wanted)
+        if self._choices > MAX_CHOICES:
+            raise ApiError(f"the lists of run filters have at most {MAX_CHOICES} values here")
         if operator != "$all":
             return self._is_one_of(name, field, wanted)
         self._count(len(wanted))
@@ -192,6 +196,7 @@ class FilterReader:
         if None in choices:
             found.append(and_(*(place.is_null() for place in field.places)))
         scalars = [each for each in some if not isinstance(each, list | dict)]
+        self._count(len(some) - len(scalars))
         for each in scalars:
             _check_number(name, each)
         for place in field.places:

@@ -1,8 +1,8 @@
 """Lists of runs: filtered, in any order, in pages that stay where they are while runs come."""
 
 import base64
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
 import msgspec
 from sqlalchemy import func, select, tuple_
@@ -90,7 +90,9 @@ async def count_runs(connection: AsyncConnection, project: ProjectRow, filters: 
 
 
 def _type_of(key: Any) -> Any:
-    return datetime if isinstance(key.type, UtcDateTime) else key.type.python_type
+    if isinstance(key.type, UtcDateTime):
+        return Annotated[datetime, msgspec.Meta(tz=True)]
+    return key.type.python_type
 
 
 def _cursor(values: Any) -> str:
@@ -100,6 +102,7 @@ def _cursor(values: Any) -> str:
 def _read_cursor(cursor: str, types: list[Any]) -> Any:
     try:
         text = base64.urlsafe_b64decode(cursor)
-        return msgspec.json.decode(text, type=tuple[tuple(types)])  # type: ignore[misc]
-    except (ValueError, msgspec.DecodeError) as error:
+        values = msgspec.json.decode(text, type=tuple[tuple(types)])  # type: ignore[misc]
+        return [each.astimezone(UTC) if isinstance(each, datetime) else each for each in values]
+    except (ValueError, OverflowError, msgspec.DecodeError) as error:
         raise ApiError(f"{cursor!r} is no cursor of a list in this order") from error
