@@ -29,6 +29,7 @@ from launch_async.server.store.faults import told_apart
 from launch_async.server.store.lane import Lane, T, Work
 from launch_async.server.store.migrate import migrate
 from launch_async.server.store.postgres import is_postgres, open_postgres
+from launch_async.server.store.sqlite_driver import ThreadConnection
 from launch_async.server.store.unusable import check_url, unusable
 
 READERS = 16
@@ -163,7 +164,11 @@ def open_engine(url: str, *, connections: int = READERS, limited: bool = True) -
     else:
         known = make_url(url).set(drivername="sqlite+aiosqlite")
         engine = create_async_engine(
-            known, pool_size=connections, max_overflow=0, hide_parameters=True
+            known,
+            connect_args={"async_creator_fn": ThreadConnection, "isolation_level": None},
+            pool_size=connections,
+            max_overflow=0,
+            hide_parameters=True,
         )
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
