@@ -111,7 +111,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("any_database"):
         names = names[:1]
     if metafunc.definition.get_closest_marker("postgres"):
-        names = [name for name in names if name == "postgres"]
+        not_chosen = pytest.mark.skip(f"PostgreSQL's alone, and --database is {chosen}")
+        names = ["postgres" if chosen != "sqlite" else pytest.param("postgres", marks=not_chosen)]
     metafunc.parametrize("database", names, indirect=True, scope="session")
 
 
