@@ -165,6 +165,8 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return await handler(request)
     except ApiError as error:
         return _refusal(error.message, error.status)
+    except web.RequestPayloadError:
+        return _refusal("the body is not what its length or Content-Encoding says", 400)
     except web.HTTPException as error:
         if error.status < 400:
             raise
