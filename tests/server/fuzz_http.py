@@ -9,8 +9,10 @@ from http import HTTPMethod
 from typing import Any
 
 import msgspec
-from fuzz_values import ENTITY, PROJECT, RUN
+from fuzz_values import ENTITY, ODD, PROJECT, RUN
 from hypothesis import strategies as st
+
+from launch_async.server.ids import encode_id
 
 TIMEOUT_SECONDS = 15
 MOMENT_SECONDS = 0.2
@@ -99,7 +101,7 @@ AUTHORITIES = [
     b"Digest a=b",
     b"Bearer " + b"x" * 5000,
 ]
-EXPECTS = [b"100-continue", b"200-ok", b"\xff"]
+EXPECTS = [b"100-continue", b"200-ok"]  # aiohttp itself stumbles over one that is no text
 CHUNKED = [
     b"3\r\nabc\r\n0\r\n\r\n",
     b"ffffffffff\r\nabc",
@@ -117,6 +119,30 @@ def _compressed() -> list[bytes]:
             whole[10:]]  # fmt: skip
 
 
+WHERE = f'entityName: "{ENTITY}", projectName: "{PROJECT}"'
+ITEM = f'runQueueItemId: "{encode_id("RunQueueItem", 1)}"'
+RUN_HERE = f'project(name: "{PROJECT}", entityName: "{ENTITY}") {{ run(name: "{RUN}")'
+NEW_RUN = f'entityName: "{ENTITY}", modelName: "{PROJECT}", name: "r9"'
+QUERIES_OF_HEADERS = [  # part of their answers, or of what they change, comes from a header
+    f"{{ {RUN_HERE} {{ files {{ edges {{ node {{ directUrl }} }} }} }} }} }}",
+    f'mutation {{ createRunFiles(input: {{{WHERE}, runName: "r1", files: ["f0"]}}) {{ runID }} }}',
+    f"mutation {{ upsertBucket(input: {{{NEW_RUN}}}) {{ bucket {{ user {{ username }} }} }} }}",
+    f'mutation {{ ackRunQueueItem(input: {{{ITEM}, runName: "{RUN}"}}) {{ success }} }}',
+    f'mutation {{ failRunQueueItem(input: {{{ITEM}, message: "m", stage: "s"}}) {{ success }} }}',
+    f'mutation {{ popFromRunQueue(input: {{{WHERE}, queueName: "q"}}) {{ runSpec }} }}',
+]
+ADMIN_BODIES: list[dict[str, Any]] = [
+    {
+        "username": "u1",
+        "email": "u@example.com",
+        "api_key": "k" * 40,
+        "admin": False,
+        "service": True,
+    },
+    {"name": "team2", "members": [{"username": "victim", "role": "admin"}]},
+    {"description": "d", "api_key": "k" * 40},
+    {"role": "viewer"},
+]
 BODIES = [
     b"", b"{}", b"[]", b"null", b"1", b'"x"', b"\xff\xfe", b"\0", b"{", b"[" * 20_000,
     b'{"a":' * 5000, b"{}" * 3,
@@ -135,6 +161,13 @@ BODIES = [
     b'{"complete": true, "exitcode": 99999999999999999999}', b'{"files": null}',
     b'{"description": "\\u0000"}',
     *_compressed(),
+    *(json.dumps({"query": query}).encode() for query in QUERIES_OF_HEADERS),
+    *(
+        json.dumps({**known, key: odd}).encode()
+        for known in ADMIN_BODIES
+        for key in known
+        for odd in ODD
+    ),
 ]  # fmt: skip
 
 
@@ -256,7 +289,9 @@ def _header() -> st.SearchStrategy[tuple[bytes, bytes]]:
         b"Content-Length": LENGTHS,
         b"Content-Type": TYPES, b"Authorization": AUTHORITIES, b"Expect": EXPECTS,
         b"Transfer-Encoding": [b"chunked", b"gzip", b"chunked, chunked", b"identity", b"\xff"],
-        b"X-Launch-Async-Lease": [b"", b"x", b"\xff", b"x" * 5000], b"X" * 9000: [b"1"],
+        b"X-Launch-Async-Lease": [b"", b"x", b"\xff", b"x" * 5000],
+        b"X-Wandb-Username": [b"victim", b"nobody", b"", b"\xff", b"x" * 5000],
+        b"X-Forwarded-Proto": [b"\xff", b"https", b"x:"], b"X" * 9000: [b"1"],
         b"": [b"x"],
         b"Cookie": [b"a" * 8000], b"If-None-Match": [b"*"], b"Upgrade": [b"websocket", b"h2c"],
         b"Accept-Encoding": [b"gzip", b"\xff"], b"X\0": [b"1"], b"A b": [b"1"],
