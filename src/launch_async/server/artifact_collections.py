@@ -106,9 +106,15 @@ async def update_collection(
 async def move_collection(
     connection: AsyncConnection, row: CollectionRow, type_name: str, *, now: datetime
 ) -> CollectionRow:
-    """Give a sequence another type, made when missing."""
-    if row.is_portfolio:
-        raise ApiError("a portfolio has the type of what it links; only a sequence's can change")
+    """Give a sequence another type, made when missing; 400 while portfolios link its versions."""
+    await lock_versions(connection, row.id)
+    linking = await _linking(connection, row)
+    if linking:
+        names = ", ".join(sorted(f"{each.project.name}/{each.name}" for each in linking.values()))
+        raise ApiError(
+            f"versions of {row.name!r} are linked by {names}, which hold the type "
+            f"{row.type_name!r} only; unlink them first"
+        )
     type_id = await _ensure_type(connection, row.project_id, type_name, now=now)
     return await _change(connection, row, {"type_id": type_id}, now=now)
 
@@ -154,10 +160,7 @@ async def delete_sequence(
     """
     await lock_versions(connection, row.id)
     own = select(artifacts.c.id).where(artifacts.c.collection_id == row.id)
-    linking = select(artifact_links.c.collection_id).where(artifact_links.c.artifact_id.in_(own))
-    portfolios = await collections_by_number(
-        connection, set((await connection.execute(linking)).scalars())
-    )
+    portfolios = await _linking(connection, row)
     await lock_all_versions(connection, portfolios.keys())
     for table in (artifact_aliases, artifact_links):
         await connection.execute(delete(table).where(table.c.artifact_id.in_(own)))
@@ -170,6 +173,17 @@ async def delete_sequence(
     tombstone = f"{row.name[:KEPT_OF_NAME]}:{row.id}"
     await _change(connection, row, {"kind": GONE, "name": tombstone}, now=now)
     return list(portfolios.values())
+
+
+async def _linking(connection: AsyncConnection, row: CollectionRow) -> dict[int, CollectionRow]:
+    """Return the portfolios that link versions of a sequence, by row id."""
+    rows = await connection.execute(
+        select(artifact_links.c.collection_id)
+        .distinct()
+        .join(artifacts, artifacts.c.id == artifact_links.c.artifact_id)
+        .where(artifacts.c.collection_id == row.id)
+    )
+    return await collections_by_number(connection, list(rows.scalars()))
 
 
 async def _change(
