@@ -159,9 +159,9 @@ async def get_health(_request: web.Request) -> web.StreamResponse:
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn refusals and faults into JSON, in the two forms that the client can show."""
-    if not _is_text(request.path) or not _is_text(request.host):
-        return _refusal("the address is not valid UTF-8", 400)
     try:
+        if not _is_text(request.path) or not _is_text(request.host):
+            raise ApiError("the address is not valid UTF-8")
         return await handler(request)
     except ApiError as error:
         return _refusal(error.message, error.status)
