@@ -5,14 +5,15 @@ process, as a client takes seconds to start, and writes what it saw as JSON for 
 """
 
 import os
+import shutil
 import subprocess
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from anyio.from_thread import BlockingPortal
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from sqlalchemy import text
 
 from client_environments import python_of
@@ -83,24 +84,60 @@ class LivePlane(msgspec.Struct, frozen=True):
         return self.portal.call(read)
 
 
+class Template(msgspec.Struct, frozen=True, kw_only=True):
+    """A data folder and a database with one user, made once and copied for each server."""
+
+    folder: Path
+    key: str
+    graphql: GraphQL
+    postgres: Postgres | None
+    """None: the database is SQLite's, in the folder."""
+    database_url: str | None
+
+    @contextmanager
+    def served(self, data_dir: Path) -> Iterator[LivePlane]:
+        """Run a server on a copy while the block lasts."""
+        with (
+            start_blocking_portal() as portal,
+            portal.wrap_async_context_manager(serving(self, data_dir)) as plane,
+        ):
+            yield LivePlane(plane, portal)
+
+
 @asynccontextmanager
-async def serving(
-    data_dir: Path, graphql: GraphQL, postgres: Postgres | None
-) -> AsyncGenerator[Plane]:
-    """Run a server with one user on a free port of the loopback, on a new database."""
+async def open_template(
+    folder: Path, graphql: GraphQL, postgres: Postgres | None
+) -> AsyncGenerator[Template]:
+    """Make what servers start from."""
     async with AsyncExitStack() as stack:
         url = None
         if postgres is not None:
             url = await stack.enter_async_context(postgres.database())
+        services = await open_services(Settings(data_dir=folder, database_url=url))
+        try:
+            async with services.store.write() as connection:
+                user = await create_user(connection, ENTITY, email="t@example.com", admin=True)
+                key = await create_api_key(connection, user, "tests")
+        finally:
+            await services.close()
+        yield Template(folder=folder, key=key, graphql=graphql, postgres=postgres, database_url=url)
+
+
+@asynccontextmanager
+async def serving(template: Template, data_dir: Path) -> AsyncGenerator[Plane]:
+    """Run a server with one user on a free port of the loopback."""
+    async with AsyncExitStack() as stack:
+        shutil.copytree(template.folder, data_dir)
+        url = None
+        if template.postgres is not None:
+            copied = template.postgres.database(template.database_url)
+            url = await stack.enter_async_context(copied)
         settings = Settings(data_dir=data_dir, port=0, database_url=url, shutdown_seconds=0.1)
         services = await open_services(settings)
         stack.push_async_callback(services.close)
-        async with services.store.write() as connection:
-            user = await create_user(connection, ENTITY, email="t@example.com", admin=True)
-            key = await create_api_key(connection, user, "tests")
-        recording = RecordingGraphQL(graphql)
+        recording = RecordingGraphQL(template.graphql)
         base = await stack.enter_async_context(listening(services, settings, graphql=recording))
-        yield Plane(url=base, key=key, services=services, graphql=recording)
+        yield Plane(url=base, key=template.key, services=services, graphql=recording)
 
 
 class Client:

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import pytest
 from anyio.from_thread import start_blocking_portal
-from clients_harness import Client, LivePlane, serving
+from clients_harness import Client, LivePlane, Template, open_template
 
 from client_environments import REMEDY, VERSIONS, is_installed
 from databases import Postgres
@@ -30,20 +30,25 @@ def version(request: pytest.FixtureRequest, miss: Callable[[str], NoReturn]) -> 
     return request.param
 
 
-@pytest.fixture(scope="module")
-def plane(
-    tmp_path_factory: pytest.TempPathFactory,
-    graphql: GraphQL,
-    database: Postgres | None,
-    version: str,
-) -> Iterator[LivePlane]:
-    """A new server for each client."""
-    folder = tmp_path_factory.mktemp("server")
+@pytest.fixture(scope="session")
+def template(
+    tmp_path_factory: pytest.TempPathFactory, graphql: GraphQL, database: Postgres | None
+) -> Iterator[Template]:
+    folder = tmp_path_factory.mktemp("template")
     with (
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(serving(folder, graphql, database)) as running,
+        portal.wrap_async_context_manager(open_template(folder, graphql, database)) as made,
     ):
-        yield LivePlane(running, portal)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def plane(
+    tmp_path_factory: pytest.TempPathFactory, template: Template, version: str
+) -> Iterator[LivePlane]:
+    """A new server for each client."""
+    with template.served(tmp_path_factory.mktemp(f"server-{version}") / "data") as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

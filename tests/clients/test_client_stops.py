@@ -5,12 +5,9 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import pytest
-from anyio.from_thread import start_blocking_portal
-from clients_harness import Client, LivePlane, serving
+from clients_harness import Client, LivePlane, Template
 
 from client_environments import REMEDY, VERSIONS, is_installed
-from databases import Postgres
-from launch_async.server.graphql import GraphQL
 
 pytestmark = pytest.mark.acceptance
 
@@ -18,16 +15,10 @@ Ends = dict[str, subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def shared(
-    tmp_path_factory: pytest.TempPathFactory, graphql: GraphQL, database: Postgres | None
-) -> Iterator[LivePlane]:
+def shared(tmp_path_factory: pytest.TempPathFactory, template: Template) -> Iterator[LivePlane]:
     """One server for all clients: each needs 15 seconds before it looks, and next to no work."""
-    folder = tmp_path_factory.mktemp("server")
-    with (
-        start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(serving(folder, graphql, database)) as running,
-    ):
-        yield LivePlane(running, portal)
+    with template.served(tmp_path_factory.mktemp("server") / "data") as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -125,4 +125,10 @@ def described() -> str:
     return command("job", "describe", JOB)
 
 
+@fact
+def launched() -> str:
+    where = ("-e", "tester", "-p", "Target")
+    return command("launch", "-q", "made", "-j", JOB, *where, "--set-var", "n=5")
+
+
 tell()
