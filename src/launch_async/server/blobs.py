@@ -82,8 +82,10 @@ class Blobs:
         """Open `key` (FileNotFoundError when absent) and return its bytes from start to end."""
         if end is not None:
             result = await obstore.get_async(self._store, key, options={"range": (start, end)})
-        else:
+        elif start > 0:
             result = await obstore.get_async(self._store, key, options={"range": {"offset": start}})
+        else:  # no range fits a blob without bytes
+            result = await obstore.get_async(self._store, key)
 
         async def chunks() -> AsyncIterator[bytes]:
             async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
