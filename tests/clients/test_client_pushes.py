@@ -1,5 +1,6 @@
 """Jobs and queues of every version of the client: made, pushed to, followed and deleted."""
 
+import json
 from typing import Any
 
 import msgspec
@@ -78,5 +79,7 @@ def test_a_pushed_item_and_a_queue_can_be_deleted(pushed: Pushed) -> None:
 
 def test_the_launch_command_pushes_a_job(pushed: Pushed, plane: LivePlane) -> None:
     assert "Added run to queue made." in pushed.facts["launched"]
-    specs = plane.rows("select run_spec from queue_items order by id")
-    assert any('"size":5' in row.run_spec and '"Target"' in row.run_spec for row in specs), specs
+    rows = plane.rows("select run_spec from queue_items order by id desc limit 1")
+    spec = json.loads(rows[0].run_spec)
+    assert (spec["project"], spec["author"]) == ("Target", "tester")
+    assert spec["resource_args"] == {"local-process": {"size": 5, "kept": [1]}}

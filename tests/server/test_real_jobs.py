@@ -1,4 +1,4 @@
-"""The unmodified command line makes, lists and describes jobs, and launches them to a queue."""
+"""The unmodified client makes jobs of images, git and runs; tests/clients does the rest."""
 
 import subprocess
 from pathlib import Path
@@ -7,42 +7,6 @@ import pytest
 from server_harness import LiveServer, WandbClient
 
 pytestmark = pytest.mark.acceptance
-
-
-@pytest.fixture(scope="module")
-def code_job(
-    tmp_path_factory: pytest.TempPathFactory, live_server: LiveServer
-) -> subprocess.CompletedProcess[str]:
-    """Make one job of a folder of code; every test may use it."""
-    return create_code_job(WandbClient(tmp_path_factory.mktemp("job"), live_server.server))
-
-
-def create_code_job(client: WandbClient) -> subprocess.CompletedProcess[str]:
-    folder = client.home / "code"
-    folder.mkdir(exist_ok=True)
-    (folder / "train.py").write_text("import wandb\nwandb.init()\n")
-    (folder / "requirements.txt").write_text("wandb\n")
-    made = client.wandb(
-        "job", "create", "code", str(folder), "-p", "jobs", "-n", "my-code", "-E", "train.py"
-    )
-    assert made.returncode == 0, made.stdout
-    return made
-
-
-def test_a_code_job_can_be_made_listed_and_described(
-    wandb_client: WandbClient, code_job: subprocess.CompletedProcess[str]
-) -> None:
-    assert "Created job: " in code_job.stdout
-    again = create_code_job(wandb_client).stdout
-    listed, described = wandb_client.together(
-        wandb_client.cli("job", "list", "-p", "jobs", "-e", "tester"),
-        wandb_client.cli("job", "describe", "tester/jobs/my-code:latest"),
-    )
-
-    assert "No changes detected for job: tester/jobs/my-code:v0" in again, again
-    assert "my-code" in listed.stdout, listed.stdout
-    assert "latest" in listed.stdout
-    assert '"entrypoint"' in described.stdout or "'entrypoint'" in described.stdout, described
 
 
 def test_an_image_job_keeps_its_tag_as_alias(
@@ -80,72 +44,6 @@ def test_a_git_job_is_made(wandb_client: WandbClient, tmp_path: Path) -> None:
     )  # fmt: skip
 
     assert "Created job: " in made.stdout, made.stdout
-
-
-@pytest.mark.usefixtures("code_job")
-def test_a_launch_puts_a_job_into_a_queue(
-    live_server: LiveServer, wandb_client: WandbClient
-) -> None:
-    prepared = wandb_client.python("""
-import wandb
-api = wandb.Api()
-queue = api.create_run_queue(
-    name="accept", type="local-process", entity="tester",
-    config={"size": "{{n}}", "kept": [1]},
-    template_variables={"n": {"schema": {"type": "integer", "minimum": 1, "default": 2}}},
-)
-assert queue.type == "local-process", queue.type
-args = {"local-process": {"size": "{{n}}", "kept": [1]}}
-assert queue.default_resource_config == {"resource_args": args}
-assert queue.template_variables[0]["name"] == "n"
-try:
-    api.create_run_queue(name="accept", type="local-process", entity="tester", config={})
-except Exception as error:
-    assert "has a queue 'accept' already" in str(error), error
-else:
-    raise SystemExit("two queues of one name")
-""")
-    assert prepared.returncode == 0, prepared.stdout
-
-    pushed = wandb_client.wandb(
-        "launch", "-q", "accept", "-j", "tester/jobs/my-code:latest", "-e", "tester",
-        "-p", "Target", "--set-var", "n=4",
-    )  # fmt: skip
-
-    assert pushed.returncode == 0, pushed.stdout
-    (item,) = live_server.rows(
-        "select i.* from queue_items i join run_queues q on q.id = queue_id where name = 'accept'"
-    )
-    assert '"resource_args":{"local-process":{"size":4,"kept":[1]}}' in item.run_spec
-    assert '"author":"tester"' in item.run_spec
-
-
-@pytest.mark.usefixtures("code_job")
-def test_the_sdk_sees_and_deletes_what_it_queued(
-    live_server: LiveServer, wandb_client: WandbClient
-) -> None:
-    done = wandb_client.python("""
-import wandb
-from wandb.sdk.launch import launch_add
-api = wandb.Api()
-queue = api.upsert_run_queue(
-    name="sdk", resource_type="local-container", entity="tester",
-    resource_config={"env": ["A=1"]}, prioritization_mode="V0",
-    external_links={"docs": "https://example.com"},
-)
-assert queue.prioritization_mode == "V0"
-assert queue.external_links == {"links": [{"label": "docs", "url": "https://example.com"}]}
-queued = launch_add(job="tester/jobs/my-code:latest", queue_name="sdk", entity="tester",
-                    project="target", priority=0, config={"overrides": {"args": ["--x"]}})
-assert queued.state == "pending", queued.state
-assert [item.id for item in api.run_queue("tester", "sdk").items] == [queued.id]
-queued.delete()
-assert list(api.run_queue("tester", "sdk").items) == []
-api.run_queue("tester", "sdk").delete()
-print("ALL WELL")
-""")
-    assert "ALL WELL" in done.stdout, done.stdout
-    assert live_server.rows("select * from run_queues where name = 'sdk'") == []
 
 
 def test_a_launch_without_its_queue_says_what_to_do(wandb_client: WandbClient) -> None:

@@ -1,8 +1,6 @@
-"""The unmodified client trains against our server."""
+"""The unmodified client trains against our server, in ways that tests/clients does not."""
 
 import json
-import subprocess
-from collections.abc import Iterator
 
 import pytest
 from server_harness import LiveServer, WandbClient
@@ -155,30 +153,6 @@ print("ALL WELL")
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def endless(
-    tmp_path_factory: pytest.TempPathFactory, live_server: LiveServer
-) -> Iterator[subprocess.Popen[str]]:
-    """A run that asks for its own stop and then goes on for ever."""
-    client = WandbClient(tmp_path_factory.mktemp("endless"), live_server.server)
-    process = client.start(
-        client.command("""
-import signal, time, wandb
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
-settings = wandb.Settings(x_file_stream_transmit_interval=1)
-run = wandb.init(project="stopped", id="endless", settings=settings)
-print("started", flush=True)
-wandb.Api().run("tester/stopped/endless").stop()
-while True:
-    run.log({"x": 1})
-    time.sleep(0.1)
-""")
-    )
-    yield process
-    with process:
-        process.kill()
-
-
 def test_a_run_leaves_everything_it_told(
     live_server: LiveServer, wandb_client: WandbClient
 ) -> None:
@@ -233,40 +207,6 @@ run.log({{"x": 1}})
         assert (run.state, run.exit_code) == ("failed", code), process.stdout
 
 
-def test_a_run_is_resumed_where_it_left_off(
-    live_server: LiveServer, wandb_client: WandbClient
-) -> None:
-    command = wandb_client.command("""
-import sys, wandb
-for mode in sys.argv[1:]:
-    try:
-        run = wandb.init(project="resumed", id="again", resume=mode)
-    except wandb.Error as error:
-        print("refused", mode, error)
-        continue
-    with run:
-        print("at step", run.starting_step)
-        run.log({"x": 1})
-        run.log({"x": 2})
-""")
-    missing = wandb_client.run([*command, "must"])
-    assert "refused must" in missing.stdout
-    assert "does not exist" in missing.stdout or "not been initialized" in missing.stdout
-    assert live_server.rows(RUN, name="again") == []
-    first = wandb_client.run([*command, "allow"])
-    assert first.returncode == 0, first.stdout
-    assert "at step 0" in first.stdout
-    second = wandb_client.run([*command, "allow", "must", "never"])
-    assert second.returncode == 0, second.stdout
-    steps = [line for line in second.stdout.splitlines() if line.startswith("at step")]
-    assert steps == ["at step 2", "at step 4"]
-    assert "refused never" in second.stdout
-    lines = [json.loads(body)["_step"] for (body,) in live_server.rows(LINES, name="again")]
-    assert lines == [0, 1, 2, 3, 4, 5]
-    (run,) = live_server.rows(RUN, name="again")
-    assert (run.state, run.history_lines) == ("finished", 6)
-
-
 def test_a_config_that_is_no_strict_json_is_taken(
     live_server: LiveServer, wandb_client: WandbClient
 ) -> None:
@@ -308,37 +248,3 @@ def test_a_right_key_logs_in(wandb_client: WandbClient, live_server: LiveServer)
     login = wandb_client.wandb("login", "--verify", key)
     assert login.returncode == 0, login.stdout
     assert "tester" in login.stdout
-
-
-def test_an_offline_run_is_synced(live_server: LiveServer, wandb_client: WandbClient) -> None:
-    done = wandb_client.python(
-        """
-import wandb
-with wandb.init(project="offline", id="away", config={"a": 1}) as run:
-    for step in range(5):
-        run.log({"x": step})
-""",
-        WANDB_MODE="offline",
-    )
-    assert done.returncode == 0, done.stdout
-    assert live_server.rows(RUN, name="away") == []
-    (folder,) = (wandb_client.home / "wandb").glob("offline-run-*")
-    synced = wandb_client.wandb("sync", str(folder))
-    assert synced.returncode == 0, synced.stdout
-    (run,) = live_server.rows(RUN, name="away")
-    assert (run.state, run.history_lines, json.loads(run.config)["a"]["value"]) == (
-        "finished",
-        5,
-        1,
-    )
-
-
-def test_a_run_is_stopped_from_the_server(
-    live_server: LiveServer, wandb_client: WandbClient, endless: subprocess.Popen[str]
-) -> None:
-    """Begun before the other tests: the client looks whether it shall stop every 15 seconds."""
-    done = wandb_client.wait(endless)
-    assert "started" in done.stdout, done.stdout
-    assert done.returncode != 0, done.stdout
-    (run,) = live_server.rows(RUN, name="endless")
-    assert (run.state, run.exit_code, run.stop_requested) == ("failed", 255, 1), done.stdout

@@ -87,7 +87,7 @@ with wandb.init(project=PROJECT, id="user") as run:
 
 
 api = wandb.Api()
-PATH = f"tester/{PROJECT}"
+PATH = "tester/trips"
 
 
 @fact
@@ -110,6 +110,11 @@ def one_entry() -> str:
 @fact
 def verified() -> None:
     api.artifact(f"{PATH}/round:v0").verify(root="out")
+
+
+@fact
+def found_in_other_letters() -> str:
+    return api.artifact("tester/Trips/round:v1").version
 
 
 @fact
@@ -244,6 +249,11 @@ def collection_deleted() -> list[str]:
 def outlived() -> str:
     wandb.Api().run(f"{PATH}/maker").delete()
     return wandb.Api().artifact(f"{PATH}/square:gold").version
+
+
+@fact
+def maker_afterwards() -> object:
+    return wandb.Api().artifact(f"{PATH}/square:gold").logged_by()
 
 
 tell()
