@@ -48,6 +48,7 @@ async def ask(http: Http, body: Any) -> Reply:
     began = time.monotonic()
     reply = await http.send("POST", "/graphql", data=data, headers=headers)
     check(reply.status, reply.body, asked=body, began=began)
+    assert reply.status != 401, f"{body!r:.3000}"  # or what follows would test nothing
     answer = reply.json()
     if reply.status == 200:
         assert isinstance(answer["data"], dict), answer
