@@ -43,7 +43,7 @@ check: ## Lint, then test: what CI runs
 lint: lint-ruff lint-mypy lint-pyright lint-imports ## Check style, types and layers (make -k lint to see all faults at once)
 
 lint-ruff: .venv/.installed-dev
-	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff check --no-cache --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@echo "ruff: clean"
 
@@ -66,7 +66,7 @@ test: .venv/.installed-dev ## Run the whole suite, with a Docker engine and Post
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 format: .venv/.installed-dev ## Format the code and mend what ruff can mend
-	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff check --no-cache --fix-only --quiet .
 	@$(BIN)/ruff format .
 
 docker-up: ## Start a Docker engine for the tests (root; nothing if one answers)

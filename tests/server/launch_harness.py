@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-from client_documents import client_document
 from server_harness import USERNAME, Http
 from sqlalchemy import update
 
+from client_documents import client_document
 from launch_async.server.ids import decode_number
 from launch_async.server.store.tables.queues import launch_agents, queue_items
 

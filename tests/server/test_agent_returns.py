@@ -5,11 +5,11 @@ from typing import Any
 
 import anyio
 import pytest
-from client_documents import client_document
 from launch_harness import Launch
 from server_harness import Http, Server
 from sqlalchemy import select
 
+from client_documents import client_document
 from launch_async.server.agent_configs import masked, read_config
 from launch_async.server.errors import ApiError
 from launch_async.server.store.tables.people import entities

@@ -5,10 +5,10 @@ from typing import Any
 
 import anyio
 import pytest
-from client_documents import client_document
 from launch_harness import CANCEL, CANCEL_ALL, Launch, spec
 from server_harness import Http, Server
 
+from client_documents import client_document
 from launch_async.server.cancels import cancel_item, end_abandoned
 from launch_async.server.ids import decode_number, encode_id, encode_run_id
 from launch_async.server.items import load_item

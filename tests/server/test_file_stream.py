@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from client_documents import client_document
 from server_harness import Http, Server
 
+from client_documents import client_document
 from launch_async.server.ids import encode_run_id
 
 pytestmark = pytest.mark.anyio

@@ -63,8 +63,12 @@ async def test_any_manifest_is_taken_or_refused(http: Http, manifest: bytes) -> 
         assert (await http.send("PUT", slot["uploadUrl"], data=BODY)).status == 200
     slot = await http.data(
         client_document("CreateArtifactManifest.core"),
-        entityName="tester", projectName="art", artifactID=made["id"],
-        name="wandb_manifest.json", runName="r1", manifestType="FULL",
+        entityName="tester",
+        projectName="art",
+        artifactID=made["id"],
+        name="wandb_manifest.json",
+        runName="r1",
+        manifestType="FULL",
         digest=b64(manifest),
         includeUpload=True,
     )

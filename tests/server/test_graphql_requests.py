@@ -1,9 +1,9 @@
 """What POST /graphql answers, good and bad."""
 
 import pytest
-from client_documents import client_document
 from server_harness import Http, Server, Template
 
+from client_documents import client_document
 from launch_async.server.graphql import Question
 
 pytestmark = pytest.mark.anyio

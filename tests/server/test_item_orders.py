@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
-from client_documents import client_document
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from launch_harness import Launch
 from server_harness import Http
 
+from client_documents import client_document
 from launch_async.server.ids import encode_run_id
 
 pytestmark = pytest.mark.anyio

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from client_documents import client_document
 from launch_harness import WHERE, Launch, spec
 from server_harness import Http
 
+from client_documents import client_document
 from launch_async.server.ids import encode_run_id
 
 pytestmark = pytest.mark.anyio

@@ -4,9 +4,10 @@ import re
 from typing import Any
 
 import pytest
-from client_documents import client_document
 from launch_harness import Launch
 from server_harness import Http
+
+from client_documents import client_document
 
 pytestmark = pytest.mark.anyio
 

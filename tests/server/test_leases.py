@@ -2,11 +2,11 @@
 
 import anyio
 import pytest
-from client_documents import client_document
 from launch_harness import ACK, Launch
 from server_harness import Http, Server
 from sqlalchemy import select
 
+from client_documents import client_document
 from launch_async.server.leases import pop
 from launch_async.server.store.tables.people import entities
 from launch_async.server.users import add_member, create_api_key, create_user

@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from client_documents import client_document
 from launch_harness import WHERE, Launch, spec
 from server_harness import Http, Server
+
+from client_documents import client_document
 
 pytestmark = pytest.mark.anyio
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import aiohttp
 import msgspec
 import pytest
-from client_documents import client_documents
 from graphql import get_introspection_query, parse
 from server_harness import Http, Template, running_server
 
+from client_documents import client_documents
 from launch_async.adapters.queues.wandb import RUNS_PER_REQUEST
 from launch_async.server.graphql import GraphQL
 from launch_async.server.query_limits import check_size

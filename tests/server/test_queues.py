@@ -5,10 +5,10 @@ from typing import Any
 
 import anyio
 import pytest
-from client_documents import client_document
 from launch_harness import CANCEL, CANCEL_ALL, CHANGE, REQUEUE, WHERE, Launch
 from server_harness import Http, Server
 
+from client_documents import client_document
 from launch_async.server.users import create_api_key, create_user
 
 pytestmark = pytest.mark.anyio

@@ -248,3 +248,17 @@ def test_a_right_key_logs_in(wandb_client: WandbClient, live_server: LiveServer)
     login = wandb_client.wandb("login", "--verify", key)
     assert login.returncode == 0, login.stdout
     assert "tester" in login.stdout
+
+
+def test_wandb_verify_misses_only_https_and_sweeps(wandb_client: WandbClient) -> None:
+    printed = wandb_client.wandb("verify").stdout
+    checks = [line for line in printed.splitlines() if line.startswith("Checking ")]
+    failed = [line.strip("❌").strip(".") for line in checks if line.endswith("❌")]
+    assert failed == [
+        "Checking requests to base url",
+        "Checking requests made over signed URLs",
+        "Checking sweep creation and agent execution",
+    ], printed
+    assert len([line for line in checks if line.endswith("✅")]) == 7, printed
+    assert printed.count("over https") == 2, printed
+    assert "Cannot query field 'upsertSweep'" in printed, printed

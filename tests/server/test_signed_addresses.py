@@ -11,10 +11,10 @@ import aiohttp
 import anyio
 import msgspec
 import pytest
-from client_documents import client_document
 from server_harness import Http, Server
 from yarl import URL
 
+from client_documents import client_document
 from launch_async.server.app import listening
 from launch_async.server.blobs import Blobs
 from launch_async.server.errors import ApiError
