@@ -63,10 +63,10 @@ async def test_nesting_without_end_is_a_400(http: Http, server: Server) -> None:
 
 async def test_a_refusal_has_its_status_and_path(http: Http) -> None:
     reply = await http.ask(client_document("UpsertBucket.core"), name="r", entity="strangers")
-    assert reply.status == 404
-    assert reply.json()["errors"] == [
-        {"message": "entity strangers not found", "path": ["upsertBucket"]}
-    ]
+    assert reply.status == 403
+    (error,) = reply.json()["errors"]
+    assert error["path"] == ["upsertBucket"]
+    assert "no entity 'strangers'" in error["message"]
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"query": 3}', b"\xff"])
