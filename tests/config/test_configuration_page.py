@@ -9,10 +9,24 @@ import pytest
 import yaml
 
 from launch_async.cli.main import SUBCOMMANDS, main
-from launch_async.config.model import AgentSection, LaunchConfig, QueueConfig
+from launch_async.config.model import (
+    AgentSection,
+    LaunchConfig,
+    OrphansConfig,
+    QueueConfig,
+    RetentionConfig,
+    TargetConfig,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
-SECTIONS = {"Top level": LaunchConfig, "One queue": QueueConfig, "agent": AgentSection}
+SECTIONS = {
+    "Top level": LaunchConfig,
+    "One queue": QueueConfig,
+    "agent": AgentSection,
+    "One target": TargetConfig,
+    "orphans": OrphansConfig,
+    "retention": RetentionConfig,
+}
 
 _CODE = re.compile(r"`([^`]*)`")
 

@@ -9,7 +9,15 @@ from typing import Any
 import msgspec
 import yaml
 
-from launch_async.config.model import TOLERANT_SECTIONS, AgentSection, LaunchConfig, QueueConfig
+from launch_async.config.model import (
+    TOLERANT_SECTIONS,
+    AgentSection,
+    LaunchConfig,
+    OrphansConfig,
+    QueueConfig,
+    RetentionConfig,
+    TargetConfig,
+)
 from launch_async.domain.errors import ConfigError
 
 DEFAULT_PATH = Path("~/.config/wandb/launch-config.yaml")
@@ -18,7 +26,13 @@ MAX_BYTES = 1 << 20
 _AT = re.compile(r"^(?P<text>.*?)(?: - at (?:`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _UNKNOWN = re.compile(r"unknown field `(?P<name>[^`]*)`")
 _STEP = re.compile(r"\.(?P<key>[\w-]+)|\[(?P<index>\d+)\]")
-_MODELS: dict[str, type[msgspec.Struct]] = {"": LaunchConfig, ".agent": AgentSection}
+_MODELS: dict[str, type[msgspec.Struct]] = {
+    "": LaunchConfig,
+    ".agent": AgentSection,
+    ".agent.orphans": OrphansConfig,
+    ".agent.retention": RetentionConfig,
+    ".agent.targets[...]": TargetConfig,
+}
 
 
 class Loaded(msgspec.Struct, frozen=True):

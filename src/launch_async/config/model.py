@@ -13,7 +13,10 @@ import msgspec
 Limit = Annotated[int, msgspec.Meta(ge=-1)]
 """A number of items; -1 means no limit of its own."""
 
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=31_536_000)]
+"""At most a year, so that no infinity gets in."""
+
+VariableName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 
 DEFAULT_STATE_DIR = "~/.local/state/launch-async"
 DEFAULT_ADMIN = "127.0.0.1:8484"
@@ -26,6 +29,43 @@ class QueueConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Name of the queue, in the agent's entity."""
     max_jobs: Limit = -1
     """Items of this queue at once; -1: only the agent's own `max_jobs` counts."""
+    weight: Annotated[float, msgspec.Meta(ge=0.001, le=1000)] = 1.0
+    """Share of the agent's slots while several queues want them: 2 gets twice as many as 1."""
+    start_timeout: Seconds | None = None
+    """Seconds from launch to running for this queue's runs; None: `agent.start_timeout`."""
+    run_timeout: Seconds | None = None
+    """Seconds that this queue's runs may run; None: `agent.run_timeout`, 0: no limit."""
+    paused: bool = False
+    """Whether the agent starts with this queue paused: it takes nothing until it is resumed."""
+
+
+class TargetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One resource type that items run on."""
+
+    max_jobs: Limit = -1
+    """Items at once on this resource, over all queues; -1: only the other limits count."""
+
+
+class OrphansConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Runs that bear this agent's mark on a backend, but that no item of its is about."""
+
+    action: Literal["report", "end"] = "report"
+    """`report` logs them; `end` ends them too. Reported first, so that nothing is ended unseen."""
+    grace: Seconds = 300.0
+    """Seconds that an orphan is left alone after it was found; its item may yet turn up."""
+
+
+class RetentionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the state folder keeps, at most. What is in use is never removed."""
+
+    bundles_days: Annotated[float, msgspec.Meta(ge=0, le=36500)] = 14.0
+    """Days that post-mortem bundles of ended items are kept; they are also in the item's files."""
+    bundles_mb: Annotated[int, msgspec.Meta(ge=0)] = 500
+    """Megabytes of bundles; the oldest go first."""
+    environments_days: Annotated[float, msgspec.Meta(ge=0, le=36500)] = 14.0
+    """Days that a job environment is kept after its last use."""
+    environments_mb: Annotated[int, msgspec.Meta(ge=0)] = 5000
+    """Megabytes of job environments; the longest unused go first."""
 
 
 class AgentSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,20 +77,53 @@ class AgentSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Folder of the journal, job environments and running processes. One agent per folder; keep it
     on a local disk and across restarts, since running items are found again through it."""
     admin: str = DEFAULT_ADMIN
-    """HOST:PORT of the admin endpoint, port 0 for any free one; empty switches it off. It has no
-    login: keep it on loopback or on a network of your probes."""
+    """HOST:PORT of the admin endpoint, port 0 for any free one; empty switches it off. Reading has
+    no login: keep it on loopback or on a network of your probes."""
+    admin_token_file: str = ""
+    """File of the token that changes over the admin endpoint need (pause, cancel, drain and so on);
+    empty: they are refused. A file, since neither arguments nor this file are a place for it."""
     grace: Seconds = 30.0
     """Seconds that running items get to end after SIGTERM; then they are let go (they keep running
     on their backend and the next start adopts them)."""
     poll: Annotated[float, msgspec.Meta(ge=0.05)] = 5.0
-    """Seconds between two looks into a queue that was empty. W&B's agent waits 10."""
+    """Shortest pause in seconds before the next look into a queue that was empty. W&B's agent
+    waits 10."""
+    poll_max: Annotated[float, msgspec.Meta(ge=0.05, le=3600)] = 30.0
+    """Longest pause in seconds between two looks into an idle queue, to which the pauses grow."""
     heartbeat: Annotated[float, msgspec.Meta(ge=0.05)] = 10.0
     """Seconds between two reports of the agent's status and between two looks for stop requests."""
     builds: Annotated[int, msgspec.Meta(ge=1)] = 2
     """Environments or images prepared at once; further items wait with their slot."""
+    waiting: Annotated[int, msgspec.Meta(ge=1)] = 8
+    """Items taken but not launched at most, over all queues, apart from `max_jobs`: an agent that
+    cannot build fast enough leaves the rest to others."""
     start_timeout: Seconds = 1800.0
     """Seconds a run may take from launch to running before it is ended; 0 switches it off.
     `WANDB_LAUNCH_START_TIMEOUT` overrides it, as for W&B's agent."""
+    run_timeout: Seconds = 0.0
+    """Seconds that a run may run before it is ended; 0 is no limit, as for W&B's agent."""
+    patience: Seconds = 300.0
+    """Seconds that an outage may keep an item from its launch before the item fails."""
+    item_retries: Annotated[int, msgspec.Meta(ge=0)] = 5
+    """How often a preempted run is queued again at most. W&B's number."""
+    targets: dict[str, TargetConfig] = {}
+    """Limits of resource types, by their names in W&B: `local-process`, `local-container`."""
+    orphans: OrphansConfig = OrphansConfig()
+    """What to do with runs of this agent that no item is about."""
+    retention: RetentionConfig = RetentionConfig()
+    """How much of the past the state folder keeps."""
+    require_run_key: bool = False
+    """Fail items that bring no key of their own. Else their runs get the agent's key, as W&B's
+    agent does it: W&B's own service may send none."""
+    macros: tuple[VariableName, ...] = ()
+    """Names of the agent's environment variables that resource configs may use as `${NAME}`.
+    None: whoever may edit a config could read them."""
+
+    def __post_init__(self) -> None:
+        """What the fields say only together."""
+        if self.poll_max < self.poll:
+            msg = f"poll_max ({self.poll_max:g}) is less than poll ({self.poll:g}); raise it"
+            raise ValueError(msg)
 
 
 class LaunchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
