@@ -96,8 +96,8 @@ async def _serve(settings: Settings) -> int:
             click.echo(f"serving on {url}{where}")
             if nobody:
                 click.echo(
-                    "there is no user yet; make the first, with the admin key in "
-                    f"{ADMIN_KEY_VARIABLE}: launch-async admin --url {url} user create NAME --admin"
+                    "there is no user yet; make the first, with the admin key (--admin-key-file or "
+                    f"{ADMIN_KEY_VARIABLE}): launch-async admin --url {url} user create NAME"
                 )
 
         await tasks.start(on_signals, stop)
