@@ -9,7 +9,7 @@ import pytest
 
 from launch_async.domain.lease import ENDED, ItemEvent, ItemState
 from launch_async.domain.lease import MOVES as ITEM_MOVES
-from launch_async.domain.phase import MOVES, Phase, move
+from launch_async.domain.phase import MAX_WAITING_REPORTS, MOVES, Phase, move
 
 PAGE = Path(__file__).parents[2] / "docs" / "states.md"
 
@@ -20,6 +20,11 @@ Drawn from `domain/phase.py` and `domain/lease.py` by `tests/domain/test_phase.p
 ## An item in the agent's hands
 
 Only `phase.move()` changes a phase, and the journal holds it before anything outside happens.
+
+An item counts against the limits of its agent, queue and target until it is `reporting`: its run
+has ended then, and an outage of the service must not keep others from running. At most {reports}
+items wait for their report at once; an agent that has so many takes no new ones. Reports go out
+oldest end first, and a restart keeps them.
 
 ```mermaid
 stateDiagram-v2
@@ -45,7 +50,7 @@ stateDiagram-v2
 
 
 def drawing() -> str:
-    lines = [HEAD]
+    lines = [HEAD.format(reports=MAX_WAITING_REPORTS)]
     lines += [f"    {start} --> {to}\n" for start in Phase for to in Phase if to in MOVES[start]]
     lines += [f"    {Phase.DONE} --> [*]\n", MIDDLE]
     lines += [f"    {start} --> {to}: {event}\n" for (start, event), to in in_order()]

@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric
 from launch_async import __version__
 from launch_async.admin.health import LoopLag
 from launch_async.domain.errors import Reason
-from launch_async.domain.phase import HOLDS_SLOT
+from launch_async.domain.phase import OPEN
 from launch_async.ports.status import StatusSource
 
 OTHER = "other"
@@ -46,7 +46,7 @@ class AgentCollector:
             (item.queue if item.queue in known else OTHER, item.phase) for item in view.items
         )
         for name in (*known, OTHER):
-            for phase in sorted(HOLDS_SLOT):
+            for phase in sorted(OPEN):
                 phases.add_metric([name, phase.value], counted[name, phase.value])
         yield phases
         ended = CounterMetricFamily("launch_agent_ended", "Ended items.", labels=["reason"])

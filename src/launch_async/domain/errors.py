@@ -20,7 +20,10 @@ class Stage(StrEnum):
 
 
 class Reason(StrEnum):
-    """Stable codes for why an item ended, for people's alerts and for metrics' labels."""
+    """Stable codes for why an item ended, for people's alerts and for metrics' labels.
+
+    docs/reasons.md says what to do about each.
+    """
 
     SPEC_INVALID = "spec_invalid"
     JOB_NOT_FOUND = "job_not_found"
@@ -33,6 +36,8 @@ class Reason(StrEnum):
     LAUNCH_FAILED = "launch_failed"
     BACKEND_UNAVAILABLE = "backend_unavailable"
     START_TIMEOUT = "start_timeout"
+    RUN_TIMEOUT = "run_timeout"
+    PREEMPTED = "preempted"
     NO_RUN = "no_run"
     EXIT_CODE = "exit_code"
     KILLED = "killed"

@@ -14,6 +14,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     stage: Stage = Stage.RUN
     reason: Reason | None = None
     exit_code: int | None = None
+    signal: int | None = None
+    """Number of the signal that ended the run."""
+    again: bool = False
+    """Whether the item goes back to its queue to go on with the same run: it was preempted."""
     log_tail: tuple[str, ...] = ()
     """Last lines of the run's own output, oldest first, for the uploaded error file."""
 

@@ -20,7 +20,7 @@ class Phase(StrEnum):
     RUNNING = "running"
     """The backend has the run; a handle finds it again."""
     REPORTING = "reporting"
-    """The outcome is known; the queue may have been told."""
+    """The outcome is known; the queue may have been told, and the item queued again."""
     DONE = "done"
     """Nothing is left to do."""
 
@@ -35,7 +35,14 @@ MOVES: dict[Phase, frozenset[Phase]] = {
     Phase.DONE: frozenset(),
 }
 
-HOLDS_SLOT = frozenset(Phase) - {Phase.DONE}
+OPEN = frozenset(Phase) - {Phase.DONE}
+
+HOLDS_SLOT = OPEN - {Phase.REPORTING}
+"""Phases that count against limits. An ended item whose report waits has no run any more: an outage
+of the service must not keep others from running."""
+
+MAX_WAITING_REPORTS = 1000
+"""Ended items whose report waits, at most: an agent with so many takes no new ones."""
 
 
 def move(current: Phase, to: Phase) -> Phase:

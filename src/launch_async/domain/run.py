@@ -1,4 +1,4 @@
-"""A run on a backend: what finds it again, and how it is doing."""
+"""A run on a backend: what finds it again, whose it is, and how it is doing."""
 
 from enum import StrEnum
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from launch_async.domain.errors import Reason
-from launch_async.domain.ids import ItemId, RunId
+from launch_async.domain.ids import ItemId, QueueRef, RunId, RunRef
 
 
 class RunHandle(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,6 +18,55 @@ class RunHandle(msgspec.Struct, frozen=True, kw_only=True):
     item_id: ItemId
     data: dict[str, Any]
     """The runner's own words: a pid with its start time, a container's id, a job's name."""
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run comes from: what its backend keeps beside it, so that a lost journal loses no run.
+
+    Holds no secrets: labels are for everybody who may use the backend. A stop request is not in
+    it, as the run service goes on saying it.
+    """
+
+    identity: str
+    """The agent's lasting identity."""
+    life: str
+    """The life of the agent that launched it; another one's runs may be adopted."""
+    service: str
+    """Address of the service that the item came from."""
+    item_id: ItemId
+    queue: QueueRef
+    run: RunRef
+    resource: str
+    """The resource type, in W&B's words: names the target."""
+    job: str | None = None
+    image: str | None = None
+    """What the item names, as in its spec: a job or an image."""
+    author: str | None = None
+    lease: str | None = None
+    """As `Item.lease`: names a claim, and opens nothing without a key (docs/adr/0007)."""
+    own_key: bool = False
+    """Whether the run has a key made for it; the key itself is nowhere but with the run."""
+    popped_at: float = 0.0
+    launched_at: float = 0.0
+    """Unix times in seconds, for people."""
+
+
+class Trace(StrEnum):
+    """What a backend has of a run."""
+
+    PREPARED = "prepared"
+    """Made, and certainly never begun: `launch` begins it."""
+    ALIVE = "alive"
+    ENDED = "ended"
+
+
+class FoundRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that a backend has, whether or not anybody remembers it."""
+
+    handle: RunHandle
+    trace: Trace
+    origin: Origin | None
+    """None: whoever launched it wrote down less (an earlier version)."""
 
 
 class RunState(StrEnum):
@@ -37,7 +86,8 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
     signal: int | None = None
     """Number of the signal that ended it."""
     reason: Reason | None = None
-    """None: the exit code says it all. Else what the backend knows, e.g. OUT_OF_MEMORY."""
+    """None: the exit code says it all. Else what the backend knows, e.g. OUT_OF_MEMORY;
+    PREEMPTED asks for the item to be queued again with the same run."""
     detail: str = ""
     """One sentence for people, without secrets."""
 
@@ -52,4 +102,6 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     state: RunState
     detail: str = ""
+    warning: str = ""
+    """What the item's user should know now, such as an image that cannot be pulled; told once."""
     end: RunEnd | None = None

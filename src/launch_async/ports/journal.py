@@ -10,6 +10,18 @@ from launch_async.domain.item import Item
 from launch_async.domain.outcome import Outcome
 from launch_async.domain.phase import Phase
 from launch_async.domain.run import RunHandle
+from launch_async.kit.clock import Moment, unix_now
+
+MAX_EVENTS = 50
+"""Events kept of one item: the newest. A journey has about ten."""
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something that happened to an item, for people."""
+
+    at: float
+    """Unix time in seconds."""
+    what: str
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,9 +32,19 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     handle: RunHandle | None = None
     outcome: Outcome | None = None
     launched_at: float | None = None
-    """Unix time in seconds at which the backend got the run."""
+    launched: Moment | None = None
+    """When the backend got the run."""
+    events: tuple[Event, ...] = ()
+    """What happened to it, oldest first."""
     stop_requested: bool = False
     """Whether the run's user asked for it to be stopped."""
+
+    def with_event(self, what: str) -> "Entry":
+        """The entry with one event more; the same one twice in a row is one."""
+        if self.events and self.events[-1].what == what:
+            return self
+        events = (*self.events, Event(round(unix_now(), 3), what))[-MAX_EVENTS:]
+        return msgspec.structs.replace(self, events=events)
 
 
 class Journal(Protocol):

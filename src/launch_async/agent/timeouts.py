@@ -1,0 +1,49 @@
+"""How long runs may take to start and to run: their queue's word, else the agent's."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from launch_async.domain.ids import QueueRef
+
+
+class TimeLimit(msgspec.Struct, frozen=True):
+    """A limit and the setting that a person changes to get another one."""
+
+    seconds: float
+    """0: no limit."""
+    setting: str
+
+    def __str__(self) -> str:
+        return f"{self.seconds:g} s (`{self.setting}`)"
+
+
+class QueueTimeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a queue says; None leaves it to the agent."""
+
+    start_seconds: float | None = None
+    run_seconds: float | None = None
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """All limits of one agent."""
+
+    start_seconds: float = 0.0
+    run_seconds: float = 0.0
+    queues: Mapping[QueueRef, QueueTimeouts] = {}
+
+    def start(self, queue: QueueRef) -> TimeLimit:
+        """From launch to running."""
+        own = self.queues.get(queue, QueueTimeouts()).start_seconds
+        return _limit(own, self.start_seconds, queue, "start_timeout")
+
+    def run(self, queue: QueueRef) -> TimeLimit:
+        """From launch to the end."""
+        own = self.queues.get(queue, QueueTimeouts()).run_seconds
+        return _limit(own, self.run_seconds, queue, "run_timeout")
+
+
+def _limit(own: float | None, agents: float, queue: QueueRef, name: str) -> TimeLimit:
+    if own is None:
+        return TimeLimit(agents, f"agent.{name}")
+    return TimeLimit(own, f"{name} of the queue {queue.name}")
