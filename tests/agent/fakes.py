@@ -17,7 +17,7 @@ from launch_async.domain.item import Item
 from launch_async.domain.job import ArtifactSource, GitSource, ImageSource, Job
 from launch_async.domain.outcome import Outcome
 from launch_async.domain.phase import Phase
-from launch_async.domain.run import RunEnd, RunHandle, RunState, RunStatus
+from launch_async.domain.run import FoundRun, RunEnd, RunHandle, RunState, RunStatus, Trace
 from launch_async.domain.secret import Secret
 from launch_async.domain.spec import RunSpec
 from launch_async.ports.build import BuildOrder
@@ -249,9 +249,24 @@ class FakeRunner:
         self._maybe_fail("log_tail")
         return self.tail[-lines:]
 
-    async def find(self, identity: str) -> Sequence[RunHandle]:
+    async def logs(self, handle: RunHandle) -> AsyncGenerator[bytes, None]:
+        for line in self.tail:
+            yield f"{line}\n".encode()
+        async with self.changed:
+            while handle.run_id not in self.ends:
+                await self.changed.wait()
+
+    async def find(self, identity: str) -> Sequence[FoundRun]:
         self._maybe_fail("find")
-        return [self._handle(order) for order in self.orders.values()]
+        return [
+            FoundRun(
+                handle=self._handle(order),
+                trace=Trace.ENDED if run_id in self.ends else Trace.ALIVE,
+                origin=order.origin,
+            )
+            for run_id, order in self.orders.items()
+            if order.identity == identity and run_id not in self.removed
+        ]
 
     async def remove(self, handle: RunHandle) -> None:
         self._maybe_fail("remove")

@@ -16,7 +16,7 @@ import anyio
 from launch_async.adapters.runners.docker.runner import DockerRunner
 from launch_async.adapters.runners.process.runner import ProcessRunner
 from launch_async.domain.ids import ItemId, QueueRef, RunId, RunRef
-from launch_async.domain.run import RunEnd, RunHandle, RunStatus
+from launch_async.domain.run import Origin, RunEnd, RunHandle, RunStatus
 from launch_async.domain.secret import Secret
 from launch_async.ports.runner import CodeWork, ImageWork, LaunchOrder, Runner, Work
 
@@ -103,10 +103,15 @@ def make_order(
     resource_args: Mapping[str, Any] | None = None,
 ) -> LaunchOrder:
     return LaunchOrder(
-        item_id=ItemId(item_id),
-        queue=QueueRef("team", "model-registry", "queue"),
-        run=RunRef("team", "project", RunId(run_id or f"t{uuid4().hex[:7]}")),
-        identity=backend.identity,
+        origin=Origin(
+            identity=backend.identity,
+            life="life",
+            service="http://h",
+            item_id=ItemId(item_id),
+            queue=QueueRef("team", "model-registry", "queue"),
+            run=RunRef("team", "project", RunId(run_id or f"t{uuid4().hex[:7]}")),
+            resource="fake",
+        ),
         work=backend.work(script),
         args=args,
         environment=environment or {},

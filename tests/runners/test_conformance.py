@@ -143,8 +143,8 @@ async def test_another_life_finds_a_run_that_runs_and_watches_it_to_its_end(
         launched = await first.launch(make_order(backend, "sleep 1; exit 4"))
     async with backend.life() as second:
         (found,) = await second.find(backend.identity)
-        end = await end_of(second, found)
-    assert found == launched
+        end = await end_of(second, found.handle)
+    assert found.handle == launched
     assert end.exit_code == 4
 
 
@@ -154,7 +154,7 @@ async def test_another_life_learns_how_a_run_ended_meanwhile(backend: Backend) -
         await end_of(first, launched)
     async with backend.life() as second:
         (found,) = await second.find(backend.identity)
-        seen = await statuses(second, found)
+        seen = await statuses(second, found.handle)
     assert [status.state for status in seen] == [RunState.ENDED]
     assert seen[0].end is not None
     assert seen[0].end.exit_code == 5

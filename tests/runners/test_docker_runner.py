@@ -13,7 +13,7 @@ from runner_backends import SECRET, DockerBackend, end_of, make_order, printed
 
 from launch_async.adapters.runners.docker.runner import DockerRunner
 from launch_async.domain.errors import ItemError, Reason, Unavailable
-from launch_async.domain.run import RunState
+from launch_async.domain.run import RunState, Trace
 from launch_async.ports.runner import ImageWork
 
 pytestmark = [pytest.mark.anyio, pytest.mark.docker]
@@ -90,7 +90,8 @@ async def test_a_container_that_was_only_created_is_started_by_the_next_launch(
         argv += ["--label", f"launch-async.{name}={value}"]
     subprocess.run([*argv, backend.image, "ran"], check=True, capture_output=True)
     async with backend.life() as runner:
-        assert await runner.find(backend.identity) == ()
+        (found,) = await runner.find(backend.identity)
+        assert found.trace is Trace.PREPARED
         handle = await runner.launch(order)
         assert (await end_of(runner, handle)).clean
 

@@ -14,7 +14,7 @@ from runner_backends import SECRET, ProcessBackend, end_of, make_order, printed,
 
 from launch_async.adapters.runners.process.records import Record
 from launch_async.domain.errors import ItemError, Reason
-from launch_async.domain.run import RunState
+from launch_async.domain.run import RunState, Trace
 from launch_async.kit.procs import group_members
 from launch_async.ports.runner import ImageWork
 
@@ -60,7 +60,8 @@ async def test_a_run_outlives_a_killed_agent_and_its_end_is_known(tmp_path: Path
     backend = ProcessBackend(tmp_path / "other")
     backend.state_dir = state_dir
     async with backend.life() as runner:
-        (handle,) = await runner.find("the-agent")
+        (found,) = await runner.find("the-agent")
+        handle = found.handle
         seen = await statuses(runner, handle)
         assert await runner.log_tail(handle, lines=1) == ("done",)
     assert [status.state for status in seen] == [RunState.RUNNING, RunState.ENDED]
@@ -124,7 +125,8 @@ async def test_an_order_that_never_began_is_begun_and_not_found_before(
         assert asked is not None
         record.forget()
         record.write_order(asked)  # as if the agent had been killed before it spawned a shim
-        assert await runner.find(backend.identity) == ()
+        (found,) = await runner.find(backend.identity)
+        assert found.trace is Trace.PREPARED
         await end_of(runner, await runner.launch(order))
         assert await runner.log_tail(handle, lines=5) == ("once",)
 

@@ -1,15 +1,18 @@
 """Launch: the one effect that must never happen twice. Its intent is in the journal first."""
 
+from collections.abc import Sequence
+from functools import partial
+
 import anyio
 import structlog
 
 from launch_async.agent.insist import insist, pause_after
 from launch_async.agent.prepare import stopped_early, target_of
 from launch_async.agent.table import Tracked
-from launch_async.agent.tools import Tools
+from launch_async.agent.tools import Target, Tools
 from launch_async.domain.errors import Unavailable
 from launch_async.domain.phase import Phase
-from launch_async.domain.run import RunHandle
+from launch_async.domain.run import FoundRun, RunHandle, Trace
 from launch_async.ports.runner import LaunchOrder, Runner
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -23,17 +26,28 @@ async def launched_before(tracked: Tracked, tools: Tools) -> RunHandle | None:
     """
     if tracked.entry.phase is not Phase.LAUNCHING:
         return None
-    runner = target_of(tracked.item, tools).runner
+    target = target_of(tracked.item, tools)
     found = await insist(
-        lambda: runner.find(tools.identity),
+        partial(found_runs, target, tools),
         doing="looking for the run",
         tracked=tracked,
         tools=tools,
     )
-    handle = next((handle for handle in found if handle.item_id == tracked.item.id), None)
-    if handle is not None:
-        await tools.table.move(tracked, Phase.RUNNING, handle=handle)
-    return handle
+    mine = (one for one in found if one.handle.item_id == tracked.item.id)
+    run = next(mine, None)
+    if run is None or run.trace is Trace.PREPARED:
+        return None
+    await tools.table.move(tracked, Phase.RUNNING, handle=run.handle)
+    return run.handle
+
+
+async def found_runs(target: Target, tools: Tools) -> Sequence[FoundRun]:
+    """What the target's backend has of this agent's runs; who asks at the same time shares a look.
+
+    Raises:
+        Unavailable: the backend does not say.
+    """
+    return await target.looks.get(partial(target.runner.find, tools.identity))
 
 
 async def launch(tracked: Tracked, order: LaunchOrder, tools: Tools) -> RunHandle:

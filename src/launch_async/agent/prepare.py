@@ -3,6 +3,7 @@
 from typing import Any
 
 from launch_async.agent.insist import insist
+from launch_async.agent.origin import origin_of
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Target, Tools
 from launch_async.domain.environment import macro_table, run_environment, run_secrets
@@ -54,10 +55,7 @@ async def _prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
         work = await target.builder.build(BuildOrder(item=item, job=job, entrypoint=entrypoint))
     image = work.image if isinstance(work, ImageWork) else None
     return LaunchOrder(
-        item_id=item.id,
-        queue=item.queue,
-        run=item.run,
-        identity=tools.identity,
+        origin=origin_of(item, tools),
         work=work,
         args=item.spec.overrides.args,
         environment=run_environment(item, base_url=tools.base_url, image=image),

@@ -1,12 +1,15 @@
 """What a journey works with: the ports, built by compose and the same for all items."""
 
-from collections.abc import Mapping
+import uuid
+from collections.abc import Mapping, Sequence
 
 import anyio
 import msgspec
 
 from launch_async.agent.table import Table
+from launch_async.domain.run import FoundRun
 from launch_async.domain.secret import Secret
+from launch_async.kit.shared import Shared
 from launch_async.ports.build import Builder
 from launch_async.ports.jobs import JobStore
 from launch_async.ports.presence import Presence
@@ -20,6 +23,8 @@ class Target(msgspec.Struct, frozen=True):
 
     runner: Runner
     builder: Builder
+    looks: Shared[Sequence[FoundRun]] = msgspec.field(default_factory=Shared)
+    """Looks at what the backend has, shared by the items that wait for one."""
 
 
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +39,8 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     """By resource type, in W&B's words: `local-process`, `local-container`."""
     builds: anyio.CapacityLimiter
     identity: str
+    life: str = msgspec.field(default_factory=lambda: uuid.uuid4().hex[:12])
+    """New at each start: tells the runs of this life from those of earlier ones."""
     base_url: str
     api_key: Secret[str]
     retry_seconds: float

@@ -1,5 +1,6 @@
 """The last lines of a file or of a stream of bytes, with bounded memory."""
 
+import errno
 import os
 from collections import deque
 from pathlib import Path
@@ -19,6 +20,27 @@ def last_lines(path: Path, *, lines: int, max_bytes: int = MAX_BYTES) -> tuple[s
     except FileNotFoundError:
         return ()
     return split_tail(end, lines=lines, whole=size <= max_bytes)
+
+
+def read_on(path: Path, position: int, *, max_bytes: int = 64 * 1024) -> tuple[bytes, int]:
+    """The next piece of a file from `position`, and the position after it; b"" at its end.
+
+    Holes, in which a log's older part was given up, are passed over. A file that is shorter than
+    `position` was begun anew and is read from its start.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            if position > file.seek(0, os.SEEK_END):
+                position = 0
+            start = file.seek(position, os.SEEK_DATA)
+            piece = file.read(max_bytes)
+    except FileNotFoundError:
+        return b"", position
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # no data after this position
+            return b"", position
+        raise
+    return piece, start + len(piece)
 
 
 def split_tail(end: bytes, *, lines: int, whole: bool) -> tuple[str, ...]:

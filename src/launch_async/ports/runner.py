@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import msgspec
 
 from launch_async.domain.ids import ItemId, QueueRef, RunRef
-from launch_async.domain.run import RunHandle, RunStatus
+from launch_async.domain.run import FoundRun, Origin, RunHandle, RunStatus
 from launch_async.domain.secret import Secret
 
 
@@ -34,11 +34,8 @@ Work = ImageWork | CodeWork
 class LaunchOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a backend needs to start one run."""
 
-    item_id: ItemId
-    queue: QueueRef
-    run: RunRef
-    identity: str
-    """The agent's lasting identity: labels carry it, so that another life finds its own runs."""
+    origin: Origin
+    """Kept by the backend beside the run (labels, a record), and given back whole by `find`."""
     work: Work
     args: tuple[str, ...]
     environment: Mapping[str, str]
@@ -47,6 +44,26 @@ class LaunchOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Environment variables that must not show in logs, argv, labels or files."""
     resource_args: Mapping[str, Any]
     """The resource config for this backend, macros filled."""
+
+    @property
+    def item_id(self) -> ItemId:
+        """The item that the run is for."""
+        return self.origin.item_id
+
+    @property
+    def queue(self) -> QueueRef:
+        """The item's queue."""
+        return self.origin.queue
+
+    @property
+    def run(self) -> RunRef:
+        """The run as W&B tracks it; what the backend makes is named after its id."""
+        return self.origin.run
+
+    @property
+    def identity(self) -> str:
+        """The agent's lasting identity, by which `find` knows the run again."""
+        return self.origin.identity
 
 
 class Runner(Protocol):
@@ -84,8 +101,19 @@ class Runner(Protocol):
         """The last `lines` lines of what the run printed, oldest first; () when nothing is left."""
         ...
 
-    async def find(self, identity: str) -> Sequence[RunHandle]:
-        """Runs that this agent's earlier lives left on the backend, running or ended."""
+    def logs(self, handle: RunHandle) -> AsyncGenerator[bytes, None]:
+        """What the run prints, from the oldest that is left, followed to its end.
+
+        Pieces of any size up to 64 KiB, cut anywhere. Memory does not grow with the log: a reader
+        that is slow may miss what the backend drops meanwhile. Ends at once for a run that is gone.
+        """
+        ...
+
+    async def find(self, identity: str) -> Sequence[FoundRun]:
+        """All that the backend has of this agent's runs, of this life and earlier ones.
+
+        One or a few lists, never a call for each run.
+        """
         ...
 
     async def remove(self, handle: RunHandle) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import ssl
 from collections.abc import AsyncGenerator, Generator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ _NO_CONNECTION = 900  # aiodocker's own status for "cannot connect"
 _CALL_SECONDS = 60.0
 _CONNECT_SECONDS = 10.0
 _LISTED = ("Id", "Names", "State", "Labels")
+_PIECE_BYTES = 64 * 1024
 _HEADER_BYTES = 8
 """Each piece of a container's log: stream number, three zeros, length in four bytes."""
 
@@ -127,15 +128,30 @@ class Engine:
 
     async def log_tail(self, container: str, *, lines: int) -> tuple[str, ...]:
         """The last lines of stdout and stderr; () when the container is gone."""
-        params = {"stdout": "1", "stderr": "1", "tail": str(lines)}
         tail = ByteTail()
         with self.answering(), anyio.fail_after(_CALL_SECONDS):
-            async with self._get(f"containers/{container}/logs", params) as response:
-                if response.status in {404, 409}:
-                    return ()
-                response.raise_for_status()
-                await _demultiplex(response.content, tail)
+            async with aclosing(self._log(container, {"tail": str(lines)})) as pieces:
+                with suppress(aiohttp.ClientPayloadError):  # cut short: what came is what there is
+                    async for piece in pieces:
+                        tail.feed(piece)
         return tail.lines(lines)
+
+    async def logs(self, container: str) -> AsyncGenerator[bytes, None]:
+        """All of stdout and stderr that the engine has, followed to the container's end."""
+        with self.answering():
+            async with aclosing(self._log(container, {"follow": "1"})) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def _log(self, container: str, params: dict[str, str]) -> AsyncGenerator[bytes, None]:
+        both = {"stdout": "1", "stderr": "1", **params}
+        async with self._get(f"containers/{container}/logs", both) as response:
+            if response.status in {404, 409}:
+                return
+            response.raise_for_status()
+            async with aclosing(_demultiplexed(response.content)) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     def _get(self, path: str, params: dict[str, str]) -> Any:
         client = self.client()
@@ -149,13 +165,17 @@ class Engine:
         )
 
 
-async def _demultiplex(content: aiohttp.StreamReader, tail: ByteTail) -> None:
-    while not content.at_eof():
+async def _demultiplexed(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
+    """The text in a container's log, in pieces of bounded size."""
+    while True:
         try:
             header = await content.readexactly(_HEADER_BYTES)
-            tail.feed(await content.readexactly(int.from_bytes(header[4:])))
-        except (EOFError, aiohttp.ClientPayloadError):
-            return  # cut short by the engine: what came is what there is
+        except EOFError:
+            return
+        left = int.from_bytes(header[4:])
+        while left and (piece := await content.read(min(left, _PIECE_BYTES))):
+            left -= len(piece)
+            yield piece
 
 
 def _connector(host: str) -> tuple[aiohttp.BaseConnector, str]:

@@ -10,6 +10,8 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from launch_async.domain.environment import with_asked
 from launch_async.domain.errors import ItemError, Reason
 from launch_async.kit.addresses import is_loopback
@@ -20,6 +22,9 @@ ITEM_LABEL = "launch-async.item"
 RUN_LABEL = "launch-async.run"
 QUEUE_LABEL = "launch-async.queue"
 NAME_LABEL = "launch-async.name"
+ORIGIN_LABEL = "launch-async.origin"
+"""JSON of an `Origin`: all that is needed to take the run up again. The others are for people and
+filters."""
 
 _SAME_AS = {"e": "env", "m": "memory", "w": "workdir", "cpu": "cpus", "net": "network"}
 _LATER = frozenset(
@@ -46,6 +51,7 @@ def container_body(order: LaunchOrder, work: ImageWork) -> dict[str, Any]:
         ITEM_LABEL: order.item_id,
         RUN_LABEL: order.run.run_id,
         QUEUE_LABEL: str(order.queue),
+        ORIGIN_LABEL: msgspec.json.encode(order.origin).decode(),
     }
     if "name" in args:
         labels[NAME_LABEL] = str(args["name"])  # the container's own name finds the run again

@@ -2,25 +2,37 @@
 
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import anyio
+import msgspec
 import structlog
 from aiodocker.exceptions import DockerError
 
 from launch_async.adapters.runners.docker.engine import Engine
 from launch_async.adapters.runners.docker.events import ContainerEvents
 from launch_async.adapters.runners.docker.images import ensure_image
+from launch_async.adapters.runners.docker.looks import Looks
 from launch_async.adapters.runners.docker.options import (
     IDENTITY_LABEL,
     ITEM_LABEL,
+    ORIGIN_LABEL,
     RUN_LABEL,
     container_body,
     platform,
 )
 from launch_async.domain.errors import ItemError, Reason, Stage, Unavailable
 from launch_async.domain.ids import ItemId, RunId
-from launch_async.domain.run import RunEnd, RunHandle, RunState, RunStatus
+from launch_async.domain.run import (
+    FoundRun,
+    Origin,
+    RunEnd,
+    RunHandle,
+    RunState,
+    RunStatus,
+    Trace,
+)
 from launch_async.kit.names import plain_name
 from launch_async.ports.runner import ImageWork, LaunchOrder
 
@@ -55,6 +67,7 @@ class DockerRunner:
         list_seconds: float = 15.0,
     ) -> None:
         self._engine = Engine(docker_host)
+        self._looks = Looks(self._engine)
         self._events = ContainerEvents(self._engine, list_seconds=list_seconds)
         self._pull_timeout_seconds = pull_timeout_seconds
         self._starts = anyio.CapacityLimiter(_CONCURRENT_STARTS)
@@ -129,19 +142,16 @@ class DockerRunner:
         """The last lines of stdout and stderr; their order among each other is the engine's."""
         return await self._engine.log_tail(str(handle.data["container_id"]), lines=lines)
 
-    async def find(self, identity: str) -> Sequence[RunHandle]:
-        """Containers of `identity` that began; one that was only created is started by `launch`."""
-        found = await self._engine.labelled(f"{IDENTITY_LABEL}={identity}")
-        return tuple(
-            _handle(
-                container["Id"],
-                str(container["Names"][0]).lstrip("/"),
-                RunId(container["Labels"][RUN_LABEL]),
-                ItemId(container["Labels"][ITEM_LABEL]),
-            )
-            for container in found
-            if container["State"] != "created"
-        )
+    async def logs(self, handle: RunHandle) -> AsyncGenerator[bytes, None]:
+        """As the engine's log driver has them, both streams mixed."""
+        async with aclosing(self._engine.logs(str(handle.data["container_id"]))) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def find(self, identity: str) -> Sequence[FoundRun]:
+        """Containers of `identity`, in one list."""
+        listed = await self._engine.labelled(f"{IDENTITY_LABEL}={identity}")
+        return tuple(_found(one) for one in listed if {ITEM_LABEL, RUN_LABEL} <= set(one["Labels"]))
 
     async def remove(self, handle: RunHandle) -> None:
         """Remove the container and its anonymous volumes; one that runs is killed."""
@@ -234,20 +244,20 @@ class DockerRunner:
     async def _look(self, container_id: str) -> RunStatus:
         """A direct look; "no such container" counts only when said twice."""
         try:
-            found = await self._engine.inspect(container_id)
-            if found is None:
+            state = await self._looks.state(container_id)
+            if state is None:
                 await anyio.sleep(_GONE_AGAIN_SECONDS)
-                found = await self._engine.inspect(container_id)
+                state = await self._looks.state(container_id)
         except (Unavailable, DockerError) as error:
             return RunStatus(state=RunState.UNKNOWN, detail=str(error))
-        if found is None:
+        if state is None:
             gone = RunEnd(
                 exit_code=None,
                 reason=Reason.VANISHED,
                 detail="the container was removed by somebody else",
             )
             return RunStatus(state=RunState.ENDED, end=gone)
-        return _status(found["State"], stopped_by_us=container_id in self._stopped_by_us)
+        return _status(state, stopped_by_us=container_id in self._stopped_by_us)
 
     def _say_ended(self, handle: RunHandle, end: RunEnd) -> None:
         log.info("run ended", run=handle.run_id, exit_code=end.exit_code, detail=end.detail)
@@ -256,6 +266,27 @@ class DockerRunner:
 def _handle(container_id: str, name: str, run_id: RunId, item_id: ItemId) -> RunHandle:
     facts = {"container_id": container_id, "container": name}
     return RunHandle(backend=DockerRunner.name, run_id=run_id, item_id=item_id, data=facts)
+
+
+def _found(listed: Mapping[str, Any]) -> FoundRun:
+    labels: Mapping[str, str] = listed["Labels"]
+    match listed["State"]:
+        case "created":
+            trace = Trace.PREPARED
+        case "exited" | "dead" | "removing":
+            trace = Trace.ENDED
+        case _:
+            trace = Trace.ALIVE
+    name = str((listed["Names"] or [listed["Id"]])[0]).lstrip("/")
+    handle = _handle(listed["Id"], name, RunId(labels[RUN_LABEL]), ItemId(labels[ITEM_LABEL]))
+    return FoundRun(handle=handle, trace=trace, origin=_origin(labels))
+
+
+def _origin(labels: Mapping[str, str]) -> Origin | None:
+    try:
+        return msgspec.json.decode(labels.get(ORIGIN_LABEL, ""), type=Origin)
+    except msgspec.MsgspecError:
+        return None  # an earlier version's container, or somebody else's idea of our labels
 
 
 def _status(state: Mapping[str, Any], *, stopped_by_us: bool) -> RunStatus:

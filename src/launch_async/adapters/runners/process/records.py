@@ -21,6 +21,7 @@ from typing import TypeVar
 import msgspec
 
 from launch_async.domain.ids import ItemId, RunId
+from launch_async.domain.run import Origin, Trace
 from launch_async.kit.files import write_atomically
 from launch_async.kit.names import plain_name
 from launch_async.kit.procs import boot_id, is_same_process, start_time_ticks
@@ -37,6 +38,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     item_id: ItemId
     run_id: RunId
     queue: str
+    origin: Origin | None = None
+    """None in records of earlier versions."""
 
 
 class Shim(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +100,16 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     def never_ran(self) -> bool:
         """Certainly: no shim holds the lock, and none has ever come as far as its first words."""
         return not self.locked and self.shim is None
+
+    @property
+    def trace(self) -> Trace:
+        """What there is of the run; one whose end nobody has seen has ended when nothing lives."""
+        if self.never_ran:
+            return Trace.PREPARED
+        job_lives = self.started is not None and self.started.job_alive
+        if self.locked or (self.ended is None and job_lives):
+            return Trace.ALIVE
+        return Trace.ENDED
 
 
 class Record:

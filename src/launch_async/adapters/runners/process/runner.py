@@ -29,9 +29,9 @@ from launch_async.adapters.runners.process.records import (
 from launch_async.adapters.runners.process.spawn import spawn_shim
 from launch_async.domain.errors import ItemError, Reason, Stage, Unavailable
 from launch_async.domain.ids import ItemId, RunId
-from launch_async.domain.run import RunEnd, RunHandle, RunState, RunStatus
+from launch_async.domain.run import FoundRun, RunEnd, RunHandle, RunState, RunStatus, Trace
 from launch_async.kit.procs import boot_id, signal_group, wait_for_exit
-from launch_async.kit.tail import last_lines
+from launch_async.kit.tail import last_lines, read_on
 from launch_async.ports.runner import CodeWork, LaunchOrder
 
 log = structlog.get_logger()
@@ -41,6 +41,10 @@ T = TypeVar("T")
 _KILL_SECONDS = 10.0
 """How long a killed process may take to be gone; longer means that it hangs in the kernel."""
 _SETTLE_SECONDS = 0.05
+_LOG_SECONDS = 0.5
+"""Between two looks of one who follows a log."""
+LOG_BYTES = 256 * 1024 * 1024
+"""Disk that one run's log may take; the older half goes when it takes more."""
 _ATTEMPTS = 20
 _STARTS = 16
 
@@ -56,10 +60,12 @@ class ProcessRunner:
         *,
         start_timeout_seconds: float = 60.0,
         passed_on: Sequence[str] = PASSED_ON,
+        log_bytes: int = LOG_BYTES,
     ) -> None:
         self._runs = state_dir.absolute() / "runs"
         self._start_timeout_seconds = start_timeout_seconds
         self._passed_on = tuple(passed_on)
+        self._log_bytes = log_bytes
         self._shims: dict[str, Popen[bytes]] = {}
         self._threads = anyio.CapacityLimiter(_STARTS)
 
@@ -133,8 +139,26 @@ class ProcessRunner:
         output = Record(self._runs, handle.run_id).output
         return await self._in_thread(partial(last_lines, output, lines=lines))
 
-    async def find(self, identity: str) -> Sequence[RunHandle]:
-        """Runs of `identity` that began; a run that never did is begun by `launch`."""
+    async def logs(self, handle: RunHandle) -> AsyncGenerator[bytes, None]:
+        """Both streams as they came; what is over the log's limit on disk is gone."""
+        record = Record(self._runs, handle.run_id)
+        position = 0
+        while True:
+            facts = await self._in_thread(partial(record.read, handle.item_id))
+            if facts.order is None:
+                return
+            while True:
+                piece, position = await self._in_thread(partial(read_on, record.output, position))
+                if not piece:
+                    break
+                yield piece
+            if facts.trace is not Trace.ALIVE:
+                return
+            with anyio.move_on_after(_LOG_SECONDS):  # files do not say that they grow
+                await _wait_for_end(facts)
+
+    async def find(self, identity: str) -> Sequence[FoundRun]:
+        """Runs of `identity`, by their records."""
         return await self._in_thread(partial(self._find, identity))
 
     async def remove(self, handle: RunHandle) -> None:
@@ -169,7 +193,12 @@ class ProcessRunner:
                 " can be given: remove it.",
                 reason=Reason.SPEC_INVALID,
             )
-        ordered = {"argv": argv, "cwd": str(work.directory), "environment": environment}
+        ordered = {
+            "argv": argv,
+            "cwd": str(work.directory),
+            "environment": environment,
+            "log_bytes": self._log_bytes,
+        }
         return json.dumps(ordered).encode()
 
     async def _begin(
@@ -207,6 +236,7 @@ class ProcessRunner:
                 item_id=order.item_id,
                 run_id=run_id,
                 queue=str(order.queue),
+                origin=order.origin,
             )
             record.write_order(asked)
             self._forget_shim(run_id)
@@ -244,16 +274,19 @@ class ProcessRunner:
                 f"Process {started.job_pid} does not end after SIGKILL; it hangs in the kernel."
             )
 
-    def _find(self, identity: str) -> tuple[RunHandle, ...]:
-        found = [
+    def _find(self, identity: str) -> tuple[FoundRun, ...]:
+        mine = (
             (order, record.read())
             for record, order in orders(self._runs)
             if order.identity == identity
-        ]
+        )
         return tuple(
-            _handle(order.run_id, order.item_id, facts)
-            for order, facts in found
-            if not facts.never_ran
+            FoundRun(
+                handle=_handle(order.run_id, order.item_id, facts),
+                trace=facts.trace,
+                origin=order.origin,
+            )
+            for order, facts in mine
         )
 
     def _forget_shim(self, run_id: str) -> None:
@@ -265,6 +298,15 @@ class ProcessRunner:
         return await anyio.to_thread.run_sync(
             function, limiter=self._threads, abandon_on_cancel=abandon
         )
+
+
+async def _wait_for_end(facts: Facts) -> None:
+    if facts.shim is not None and facts.shim.alive:
+        await wait_for_exit(facts.shim.shim_pid, ticks=facts.shim.shim_ticks)
+    elif facts.started is not None:
+        await wait_for_exit(facts.started.job_pid, ticks=facts.started.job_ticks)
+    else:
+        await anyio.sleep(_SETTLE_SECONDS)
 
 
 def _refuse_if_running(facts: Facts) -> None:

@@ -26,6 +26,8 @@ from typing import Any
 
 PR_SET_CHILD_SUBREAPER = 36
 ORPHAN_GRACE_SECONDS = 10.0
+LOG_LOOK_SECONDS = 2.0
+PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
 NOT_FOUND_EXIT_CODE = 127  # as shells say "no such program"
 
 
@@ -50,6 +52,7 @@ def main(record: Path) -> None:
         _write(record / "ended.json", {**ended, "ended_at": time.time()})
         _tell_agent()
         return
+    _watch_size(record / "output.log", int(order["log_bytes"]))
     try:
         _tend(record, me, job.pid)
     finally:
@@ -71,9 +74,37 @@ def _tend(record: Path, me: dict[str, Any], job: int) -> None:
         # Not reaped yet, so its pid, which names its group too, cannot belong to anybody else.
         with suppress(ProcessLookupError):
             os.killpg(job, signal.SIGKILL)
+    signal.raise_signal(signal.SIGALRM)  # one last look at the log's size
     code = os.waitstatus_to_exitcode(os.waitpid(job, 0)[1])
     ended = {"exit_code": code if code >= 0 else None, "signal": -code if code < 0 else None}
     _write(record / "ended.json", {**ended, "error": "", "ended_at": time.time()})
+
+
+def _watch_size(log: Path, limit: int) -> None:
+    """Keep the log's disk use near its limit, by a look every few seconds.
+
+    The job writes straight into its file and goes on when this process is killed, which a pipe
+    would not survive. So what is old is given back by making a hole at the file's start.
+    """
+
+    def look(_number: int, _frame: object) -> None:
+        with suppress(OSError):
+            _trim(log, limit)
+
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, LOG_LOOK_SECONDS, LOG_LOOK_SECONDS)
+
+
+def _trim(log: Path, limit: int) -> None:
+    with log.open("r+b") as file:
+        facts = os.fstat(file.fileno())
+        if facts.st_blocks * 512 <= limit:
+            return
+        old = facts.st_size - limit // 2
+        libc = ctypes.CDLL(None)
+        libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+        if libc.fallocate(file.fileno(), PUNCH_HOLE_KEEP_SIZE, 0, old) != 0:
+            file.truncate(0)  # no holes on this file system: the job goes on at the start
 
 
 def _order() -> dict[str, Any] | None:
