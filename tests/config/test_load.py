@@ -76,6 +76,17 @@ def test_queues_may_be_objects_with_a_limit():
         ("queues: [\n", "c.yaml:2:1: not valid YAML"),
         ("- a\n", "c.yaml:1:1: expected keys and values"),
         ("zzz: 1\n", "unknown key `zzz`; see docs/configuration.md"),
+        ("base_url: x\n", "c.yaml:1:1: unknown key `base_url`; the address of the API is WANDB_B"),
+        ("queue: a\nqueues: [b]\n", "c.yaml:1:1: unknown key `queue`; name all queues in `queues`"),
+        ("agent: {poll: 60}\n", "c.yaml:1:8: agent: poll_max (30) is less than poll (60)"),
+        ("agent: {orphans: {act: end}}\n", "unknown key `act` in `agent.orphans`; did you mean"),
+        (
+            "agent: {targets: {local-process: {max_job: 1}}}\n",
+            "in `agent.targets[...]`; did you mean `max_jobs`?",
+        ),
+        ("agent: {macros: [A-B]}\n", "c.yaml:1:18: agent.macros[0]: Expected `str` matching"),
+        ("queues: [{name: a, weight: .inf}]\n", "queues[0].weight: Expected `float` <= 1000.0"),
+        ("agent: {run_timeout: .nan}\n", "agent.run_timeout: Expected `float` >= 0.0"),
     ],
 )
 def test_an_error_names_file_line_and_remedy(text: str, said: str):
@@ -114,7 +125,7 @@ def test_the_example_is_a_valid_file():
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("queues: [{name: a, max_jobs: 1}, b, a]", "f:1:37: the queue `a` is listed with another"),
+        ("queues: [{name: a, max_jobs: 1}, b, a]", "f:1:37: the queue `a` is listed twice"),
         ("a: &x [*x]", "nested too deeply, or a part of itself"),
         ("agent: {poll: 1.0e-9}", "agent.poll: Expected `float` >= 0.05"),
         ("agent: {heartbeat: 0}", "agent.heartbeat: Expected `float` >= 0.05"),

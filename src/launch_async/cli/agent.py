@@ -5,17 +5,18 @@ from pathlib import Path
 
 import anyio
 import click
-import msgspec
 import structlog
 
 from launch_async.admin.app import serving
 from launch_async.agent.agent import Agent
+from launch_async.cli.addresses import address_of
+from launch_async.cli.check import check_config
 from launch_async.cli.output import UsageFault, run_async, set_up_logs
 from launch_async.cli.signals import on_signals
-from launch_async.compose.agent import open_agent, with_environment
-from launch_async.config.load import DEFAULT_PATH, Loaded, load_config
+from launch_async.compose.agent import open_agent
 from launch_async.config.login import find_login
 from launch_async.config.model import LaunchConfig
+from launch_async.config.sources import Flags, read_settings
 from launch_async.domain.errors import ConfigError, cannot_listen
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -28,6 +29,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 @click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="Config file.")
 @click.option("-l", "--log-file", help="Where logs go; - is stdout. Default: stderr.")
 @click.option("-v", "--verbose", count=True, help="More logs.")
+@click.option(
+    "--check-config", "check", is_flag=True, help="Show the settings and known traps, and end."
+)
 def agent(
     *,
     queues: tuple[str, ...],
@@ -36,31 +40,31 @@ def agent(
     path: Path | None,
     log_file: str | None,
     verbose: int,
+    check: bool,
 ) -> None:
     """Take items from queues and run them here. Reads W&B's launch-config.yaml.
 
     Exit codes: 0 stopped, 2 a setting is wrong, 3 a person must act.
     """
 
-    async def main() -> int:
-        return await _run(config)
-
+    flags = Flags(queues=queues, entity=entity, max_jobs=max_jobs, verbosity=verbose)
     try:
-        loaded = _load(path)
-        config = with_environment(loaded.config, os.environ)
+        settled = read_settings(path, os.environ, flags)
+        if check:
+            check_config(settled, os.environ, home=Path.home(), working_dir=Path.cwd())
+            return
+        config = settled.config
+        set_up_logs(verbosity=config.verbosity, log_file=log_file)
     except ConfigError as error:
         raise UsageFault(str(error)) from error
-    flags: dict[str, object] = {"queues": queues, "entity": entity, "max_jobs": max_jobs}
-    given = {name: value for name, value in flags.items() if value not in (None, ())}
-    config = msgspec.structs.replace(config, **given)
-    try:
-        set_up_logs(verbosity=max(verbose, config.verbosity), log_file=log_file)
-    except ConfigError as error:
-        raise UsageFault(str(error)) from error
-    for warning in loaded.warnings:
+    for warning in settled.loaded.warnings:
         log.warning("setting ignored", where=warning)
     for name in config.unused():
         log.warning("setting has no effect in this version", name=name)
+
+    async def main() -> int:
+        return await _run(config)
+
     run_async(main, use_uvloop=config.loop == "uvloop")
 
 
@@ -101,23 +105,3 @@ async def run_with_admin(agent: Agent, admin: str, *, setting: str) -> None:
             await agent.run()
     except OSError as error:
         raise cannot_listen(admin, error, setting) from error
-
-
-def address_of(text: str, name: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT.
-
-    Raises:
-        ConfigError: it is not one.
-    """
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        msg = f"{name} is {text!r}; it must look like 127.0.0.1:8484"
-        raise ConfigError(msg)
-    return host.strip("[]"), int(port)
-
-
-def _load(path: Path | None) -> Loaded:
-    if path is not None:
-        return load_config(path)
-    default = DEFAULT_PATH.expanduser()
-    return load_config(default) if default.exists() else Loaded(LaunchConfig())

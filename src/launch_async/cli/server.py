@@ -7,7 +7,7 @@ import anyio
 import click
 import structlog
 
-from launch_async.cli.agent import address_of
+from launch_async.cli.addresses import address_of
 from launch_async.cli.output import UsageFault, run_async, set_up_logs
 from launch_async.cli.signals import on_signals
 from launch_async.compose.server import KEY_FILE, has_users, local_key, open_server

@@ -7,11 +7,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
-import msgspec
 import structlog
 
 from launch_async.adapters.journals.sqlite import SqliteJournal
-from launch_async.adapters.queues.wandb import WandbQueueService, default_entity
+from launch_async.adapters.queues.wandb import OWN_VERSION, WandbQueueService, default_entity
 from launch_async.adapters.sources.wandb import WandbJobStore
 from launch_async.agent.admission import QueueLimit
 from launch_async.agent.agent import Agent
@@ -20,37 +19,16 @@ from launch_async.agent.tools import Tools
 from launch_async.compose.backends import open_targets
 from launch_async.config.login import Login
 from launch_async.config.model import LaunchConfig
+from launch_async.config.sources import NO_QUEUE, http_timeout_seconds
 from launch_async.domain.errors import AgentUnfit, ConfigError, Unavailable
 from launch_async.domain.ids import QueueRef
 from launch_async.kit.files import write_atomically
 from launch_async.wire.operations import LAUNCH_PROJECT
-from launch_async.wire.transport import Transport, ca_file_of
+from launch_async.wire.transport import CALL_TIMEOUT_SECONDS, Transport, ca_file_of
 
 RETRY_SECONDS = 5.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
-def with_environment(config: LaunchConfig, environ: Mapping[str, str]) -> LaunchConfig:
-    """The configuration with what the environment overrides (launch-features.md §1.4).
-
-    Raises:
-        ConfigError: a variable is not what it must be.
-    """
-    replace = msgspec.structs.replace
-    if environ.get("WANDB_ENTITY"):
-        config = replace(config, entity=environ["WANDB_ENTITY"])
-    max_jobs = environ.get("WANDB_LAUNCH_MAX_JOBS")
-    if max_jobs:
-        config = replace(config, max_jobs=_whole("WANDB_LAUNCH_MAX_JOBS", max_jobs))
-    timeout = environ.get("WANDB_LAUNCH_START_TIMEOUT")
-    if timeout:
-        seconds = max(0, _whole("WANDB_LAUNCH_START_TIMEOUT", timeout))
-        config = replace(config, agent=replace(config.agent, start_timeout=seconds))
-    if config.max_jobs < -1:
-        msg = f"max_jobs is {config.max_jobs}; it must be -1 (no limit) or more"
-        raise ConfigError(msg)
-    return config
 
 
 @asynccontextmanager
@@ -60,19 +38,21 @@ async def open_agent(
     """An agent that is ready to run; resources close in the reverse order of their opening.
 
     Raises:
-        ConfigError: no queue is named.
+        ConfigError: no queue is named, or a variable is not what it must be.
         AgentUnfit: the state folder or the login cannot be used.
     """
     queues = config.queue_configs()
     if not queues:
-        msg = "no queue to poll: name one with -q, or list them as `queues:` in launch-config.yaml"
-        raise ConfigError(msg)
+        raise ConfigError(NO_QUEUE)
     state_dir = config.state_dir
     async with AsyncExitStack() as stack:
         journal = await stack.enter_async_context(SqliteJournal.open(state_dir))
         transport = await stack.enter_async_context(
             Transport.open(
-                base_url=login.base_url, api_key=login.api_key, ca_file=ca_file_of(environ)
+                base_url=login.base_url,
+                api_key=login.api_key,
+                ca_file=ca_file_of(environ),
+                call_timeout_seconds=http_timeout_seconds(environ) or CALL_TIMEOUT_SECONDS,
             )
         )
         entity = config.entity or await _own_entity(transport, state_dir / "entity")
@@ -86,6 +66,7 @@ async def open_agent(
             queues=[limit.ref for limit in limits],
             hostname=config.agent.name or socket.gethostname(),
             agent_config={**_shown(config), "entity": entity, "identity": identity},
+            version=environ.get("WANDB_AGENT_VERSION") or OWN_VERSION,
         )
         jobs = WandbJobStore(transport)
         targets = await stack.enter_async_context(open_targets(state_dir, jobs))
@@ -159,11 +140,3 @@ def _identity(state_dir: Path) -> str:
         msg = f"{path} is empty; restore it, or delete it to start as a new agent"
         raise AgentUnfit(msg)
     return identity
-
-
-def _whole(name: str, value: str) -> int:
-    try:
-        return int(value)
-    except ValueError as error:
-        msg = f"{name} is {value!r}; it must be a whole number"
-        raise ConfigError(msg) from error

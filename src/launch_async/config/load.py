@@ -26,6 +26,14 @@ MAX_BYTES = 1 << 20
 _AT = re.compile(r"^(?P<text>.*?)(?: - at (?:`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _UNKNOWN = re.compile(r"unknown field `(?P<name>[^`]*)`")
 _STEP = re.compile(r"\.(?P<key>[\w-]+)|\[(?P<index>\d+)\]")
+_ELSEWHERE = {
+    ".base_url": "the address of the API is WANDB_BASE_URL",
+    ".api_key": "the key is no part of the file: it is WANDB_API_KEY, or in the netrc file",
+    ".project": "items name the project of their runs; remove it",
+    ".runner": "queues' resource configs say how things run; remove it",
+    ".queue": "name all queues in `queues`",
+}
+"""What old files of W&B's agent hold, and where it belongs now."""
 _MODELS: dict[str, type[msgspec.Struct]] = {
     "": LaunchConfig,
     ".agent": AgentSection,
@@ -40,6 +48,21 @@ class Loaded(msgspec.Struct, frozen=True):
 
     config: LaunchConfig
     warnings: tuple[str, ...] = ()
+    name: str = ""
+    """The file, as errors name it; empty when there is none."""
+    places: Mapping[str, str] = {}
+    """`FILE:LINE:COLUMN` of every key that the file gives, by its dotted path: `agent.poll`,
+    `queues[0].max_jobs`."""
+
+
+def load_default() -> Loaded:
+    """The configuration where W&B's agent looks for it; the defaults when there is no file.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    path = DEFAULT_PATH.expanduser()
+    return load_config(path) if path.exists() else Loaded(LaunchConfig())
 
 
 def load_config(path: Path) -> Loaded:
@@ -83,7 +106,7 @@ def parse_config(content: bytes, *, name: str) -> Loaded:
         msg = f"{name}: not UTF-8 text; is this a launch-config.yaml?"
         raise ConfigError(msg) from error
     if data is None:
-        return Loaded(LaunchConfig())
+        return Loaded(LaunchConfig(), name=name)
     if not isinstance(data, dict):
         msg = f"{name}:1:1: expected keys and values such as `max_jobs: 4`"
         raise ConfigError(msg)
@@ -92,7 +115,11 @@ def parse_config(content: bytes, *, name: str) -> Loaded:
     except msgspec.ValidationError as error:
         raise ConfigError(_located(str(error), root, name)) from error
     _refuse_two_limits(config, root, name)
-    return Loaded(config, tuple(_tolerated(data, root, name)))
+    warnings = tuple(_tolerated(data, root, name))
+    places = dict(_places(root, "", name))
+    if "queue" in places:
+        places["queues"] = places["queues[0]"] = places["queue"]
+    return Loaded(config, warnings, name, places)
 
 
 def _normalised(data: dict[Any, Any]) -> dict[Any, Any]:
@@ -107,13 +134,27 @@ def _normalised(data: dict[Any, Any]) -> dict[Any, Any]:
     return result
 
 
+def _places(node: Any, path: str, name: str) -> Iterator[tuple[str, str]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            below = f"{path}.{key.value}" if path else str(key.value)
+            yield below, _mark(name, key)
+            yield from _places(value, below, name)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, child in enumerate(node.value):
+            yield f"{path}[{index}]", _mark(name, child)
+            yield from _places(child, f"{path}[{index}]", name)
+
+
 def _refuse_two_limits(config: LaunchConfig, root: Any, name: str) -> None:
     seen: dict[str, QueueConfig] = {}
     for index, queue in enumerate(config.queues):
         made = QueueConfig(name=queue) if isinstance(queue, str) else queue
         if seen.setdefault(made.name, made) != made:
             where = _mark(name, _node_at(root, f".queues[{index}]"))
-            raise ConfigError(f"{where}: the queue `{made.name}` is listed with another limit too")
+            raise ConfigError(
+                f"{where}: the queue `{made.name}` is listed twice with other settings"
+            )
 
 
 def _refuse_duplicates(node: Any, name: str) -> None:
@@ -143,6 +184,7 @@ def _located(message: str, root: Any, name: str) -> str:
     model = _MODELS.get(path, QueueConfig)
     close = difflib.get_close_matches(key, model.__struct_encode_fields__, n=1)
     hint = f"did you mean `{close[0]}`?" if close else "see docs/configuration.md"
+    hint = _ELSEWHERE.get(f"{path}.{key}", hint)
     where = f" in `{path.lstrip('.')}`" if path else ""
     return f"{_mark(name, _key_node(node, key))}: unknown key `{key}`{where}; {hint}"
 
@@ -163,7 +205,7 @@ def _tolerated(data: Mapping[str, Any], root: Any, name: str) -> Iterator[str]:
 def _node_at(root: Any, path: str) -> Any:
     node = root
     for step in _STEP.finditer(path):
-        if step["index"] is not None and isinstance(node, yaml.SequenceNode):
+        if isinstance(node, yaml.SequenceNode) and (step["index"] or "").isdigit():
             children: list[Any] = node.value
             node = children[int(step["index"])]
         elif isinstance(node, yaml.MappingNode):

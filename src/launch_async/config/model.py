@@ -13,8 +13,10 @@ import msgspec
 Limit = Annotated[int, msgspec.Meta(ge=-1)]
 """A number of items; -1 means no limit of its own."""
 
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=31_536_000)]
-"""At most a year, so that no infinity gets in."""
+MAX_SECONDS = 31_536_000
+"""A year: longer waits are mistakes."""
+
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_SECONDS)]
 
 VariableName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 

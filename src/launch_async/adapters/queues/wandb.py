@@ -18,16 +18,18 @@ from launch_async.domain.item import Item
 from launch_async.domain.outcome import Outcome
 from launch_async.kit.clock import unix_now
 from launch_async.ports.presence import AgentStatus
-from launch_async.ports.queue import RejectedItem
+from launch_async.ports.queue import Popped, RejectedItem
 from launch_async.ports.runs import HIDDEN, RunView
 from launch_async.wire import operations
 from launch_async.wire.codec import MalformedError, decode_run_spec, decode_upload_headers
-from launch_async.wire.transport import RequestRefused, Transport
+from launch_async.wire.transport import Parts, RequestRefused, Transport
 
 HIDDEN_JOB_TYPE = "sweep-controller"
 """Job type of the agent's hidden run, as W&B's agent sets it (launch-features.md R1)."""
 
 RUNS_PER_REQUEST = 100
+MAX_POPS_PER_REQUEST = 50
+OWN_VERSION = f"launch-async@{__version__}"
 
 _MALFORMED = (KeyError, TypeError, IndexError, AttributeError, ValueError)
 
@@ -44,15 +46,18 @@ class WandbQueueService:
         queues: Sequence[QueueRef],
         hostname: str,
         agent_config: Mapping[str, Any],
+        version: str = OWN_VERSION,
     ) -> None:
         self._transport = transport
         self._queues = queues
         self._hostname = hostname
         self._agent_config = agent_config
+        self._version = version
         self._agent_id: str | None = None
         self._hidden_run: RunRef | None = None
         self._leases = False
         """Whether the service hands out leases with its items: ours does, W&B's does not."""
+        self._pops_per_request = MAX_POPS_PER_REQUEST
 
     async def register(self) -> str:
         """Raises `AgentUnfit` when a queue does not exist or the API refuses the agent."""
@@ -68,7 +73,7 @@ class WandbQueueService:
                     "queues": queue_ids,
                     "hostname": self._hostname,
                     "agentConfig": msgspec.json.encode(self._agent_config).decode(),
-                    "version": f"launch-async@{__version__}",
+                    "version": self._version,
                 },
             )
             agent_id = created["createLaunchAgent"]["launchAgentId"]
@@ -125,36 +130,40 @@ class WandbQueueService:
             headers = decode_upload_headers(made["uploadHeaders"])
             await self._transport.put(made["files"][0]["uploadUrl"], content, headers)
 
-    async def pop(self, queue: QueueRef) -> Item | RejectedItem | None:
-        """The next item of the queue, or None."""
-        with _answering(f"the queue {queue}"):
-            answer = await self._transport.execute(
-                operations.POP_LEASED if self._leases else operations.POP,
-                {
-                    "entity": queue.entity,
-                    "project": queue.project,
-                    "queueName": queue.name,
-                    "launchAgentId": self._agent_id,
-                },
-            )
-            popped = answer.get("popFromRunQueue")
-            if popped is None:
-                return None
-            item_id, data = ItemId(popped["runQueueItemId"]), popped.get("runSpec")
-            lease = popped.get("lease")
-        try:
-            spec = decode_run_spec(data)
-        except MalformedError as error:
-            return RejectedItem(id=item_id, queue=queue, message=str(error), lease=lease)
-        run_id = spec.run_id or new_run_id()
-        return Item(
-            id=item_id,
-            queue=queue,
-            run_id=run_id,
-            spec=spec,
-            popped_at=unix_now(),
-            lease=lease,
+    async def pop(self, queues: Sequence[QueueRef]) -> Sequence[Popped]:
+        """Look into these queues, which have one owner, with one request.
+
+        Both services do the fields of a mutation one after the other. One that refuses so many at
+        once is asked for half as many each time, down to one.
+        """
+        found: list[Popped] = []
+        while len(found) < len(queues):
+            batch = queues[len(found) : len(found) + self._pops_per_request]
+            try:
+                found += await self._pop(batch)
+            except RequestRefused as error:
+                if len(batch) == 1:
+                    found.append(Unavailable(f"the queue {batch[0]} was refused: {error}"))
+                    continue
+                self._pops_per_request = max(1, len(batch) // 2)
+                log.info("fewer pops in one request", pops=self._pops_per_request)
+            except Unavailable as error:
+                if not found:
+                    raise
+                found += [error] * (len(queues) - len(found))
+        return found
+
+    async def _pop(self, queues: Sequence[QueueRef]) -> list[Popped]:
+        answer = await self._transport.execute_in_parts(
+            operations.pop_from_queues(len(queues), leased=self._leases),
+            {
+                "entity": queues[0].entity,
+                "project": queues[0].project,
+                "launchAgentId": self._agent_id,
+                **{f"q{index}": queue.name for index, queue in enumerate(queues)},
+            },
         )
+        return [_popped(queue, f"p{index}", answer) for index, queue in enumerate(queues)]
 
     async def ack(self, item: Item) -> bool:
         """Claim the item; False when it is somebody else's or gone.
@@ -251,6 +260,32 @@ class WandbQueueService:
             )
             raise AgentUnfit(msg)
         return [known[queue.name] for queue in self._queues]
+
+
+def _popped(queue: QueueRef, name: str, answer: Parts) -> Popped:
+    if name in answer.errors:
+        return Unavailable(f"the queue {queue} was refused: {answer.errors[name]}")
+    try:
+        with _answering(f"the queue {queue}"):
+            popped = answer.data.get(name)
+            if popped is None:
+                return None
+            item_id, data = ItemId(popped["runQueueItemId"]), popped.get("runSpec")
+            lease = popped.get("lease")
+    except Unavailable as error:
+        return error
+    try:
+        spec = decode_run_spec(data)
+    except MalformedError as error:
+        return RejectedItem(id=item_id, queue=queue, message=str(error), lease=lease)
+    return Item(
+        id=item_id,
+        queue=queue,
+        run_id=spec.run_id or new_run_id(),
+        spec=spec,
+        popped_at=unix_now(),
+        lease=lease,
+    )
 
 
 def _lease_of(item: Item | RejectedItem) -> dict[str, str]:
