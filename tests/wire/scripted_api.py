@@ -40,9 +40,11 @@ class ScriptedApi:
 
 
 @asynccontextmanager
-async def scripted_api(tls: ssl.SSLContext | None = None) -> AsyncGenerator[ScriptedApi]:
+async def scripted_api(
+    tls: ssl.SSLContext | None = None, *, api: ScriptedApi | None = None
+) -> AsyncGenerator[ScriptedApi]:
     """Serve on a free port of the loopback."""
-    api = ScriptedApi()
+    api = api or ScriptedApi()
     runner = web.ServerRunner(web.Server(api.handle), shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)

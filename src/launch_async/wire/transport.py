@@ -1,15 +1,14 @@
 """GraphQL over aiohttp: one session, bounded retries, errors sorted by who must act.
 
-Retried: no connection, timeouts, 408, 429 and 5xx but 501, with jitter, honouring Retry-After
-[source: the wandb client's own rules, wire-contract.md §1.6]. Refused keys make the agent unfit.
+Each request goes in its lane (`wire/lanes.py`). Retried: no connection, timeouts, 408, 429 and 5xx
+but 501, with jitter, honouring Retry-After and rate-limit headers [source: the wandb client's own
+rules, wire-contract.md §1.6]. Refused keys make the agent unfit.
 """
 
 import random
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
@@ -26,14 +25,17 @@ from launch_async import __version__
 from launch_async.domain.errors import AgentUnfit, LaunchError, Unavailable
 from launch_async.domain.secret import Secret
 from launch_async.kit.addresses import is_loopback
+from launch_async.wire.bulkhead import Bulkhead
+from launch_async.wire.lanes import TRIES, VERBS, Lane, Lanes, verb_of
+from launch_async.wire.throttling import remaining_calls, retry_after_seconds
 
 CALL_TIMEOUT_SECONDS = 30.0
 MAX_TRIES = 6
 FIRST_PAUSE_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 30.0
 MAX_ANSWER_BYTES = 64 << 20
-MAX_RETRY_AFTER_SECONDS = 3600.0
-"""What a Retry-After is believed to; more is a mistake."""
+MAX_WAIT_SECONDS = 60.0
+"""The longest Retry-After that a call sits out itself; its caller hears of a longer one."""
 TRANSFER = aiohttp.ClientTimeout(total=None, sock_connect=30.0, sock_read=60.0)
 """For files: as long as it takes, but never without a byte for so long."""
 
@@ -54,14 +56,43 @@ class RequestRefused(LaunchError):
 
 
 class _Failed(Exception):
-    def __init__(self, text: str, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self, text: str, *, status: int | None = None, retry_after_seconds: float | None = None
+    ) -> None:
         super().__init__(text)
         self.text = text
+        self.status = status
         self.retry_after_seconds = retry_after_seconds
 
 
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of an operation's fields, each by its name in the answer."""
+
+    data: Mapping[str, Any]
+    errors: Mapping[str, str]
+
+
+class _Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One request and its lane."""
+
+    method: str
+    url: str
+    body: bytes | None = None
+    headers: Mapping[str, str] = {}
+    read: Callable[[aiohttp.ClientResponse], Awaitable[bytes]] | None = None
+    lane: Lane
+    verb: str
+    in_parts: bool = False
+    """Whether an answer that is an error in part is an answer."""
+
+    @property
+    def caller(self) -> object:
+        """The same for the same request: its repetition is no second witness of an outage."""
+        return (self.verb, hash(self.body) if self.method == "POST" else urlsplit(self.url).path)
+
+
 class Transport:
-    """One connection pool to one API. Open it with `async with Transport.open(...)`."""
+    """One client of one API. Open it with `async with Transport.open(...)`."""
 
     def __init__(
         self,
@@ -70,10 +101,12 @@ class Transport:
         base_url: str,
         api_key: Secret[str],
         max_tries: int = MAX_TRIES,
+        lanes: Lanes | None = None,
     ) -> None:
         self._session = session
         self._authorization = Secret(aiohttp.encode_basic_auth("api", api_key.reveal()))
         self._max_tries = max_tries
+        self.lanes = lanes or Lanes.unlimited()
         self.base_url = base_url
 
     @classmethod
@@ -86,20 +119,22 @@ class Transport:
         ca_file: Path | None = None,
         max_tries: int = MAX_TRIES,
         call_timeout_seconds: float = CALL_TIMEOUT_SECONDS,
+        lanes: Lanes | None = None,
     ) -> AsyncGenerator[Self, None]:
         """A transport that lives as long as the block.
 
         Raises:
             AgentUnfit: `ca_file` is not a bundle of certificates.
         """
-        connector = aiohttp.TCPConnector(limit=64, ssl=_tls(ca_file))
+        # The lanes' places are the limit: a pool of its own would make lanes wait for each other.
+        connector = aiohttp.TCPConnector(limit=0, ssl=_tls(ca_file))
         async with aiohttp.ClientSession(
             connector=connector,
             headers={"User-Agent": f"launch-async/{__version__}"},
             timeout=aiohttp.ClientTimeout(total=call_timeout_seconds),
             requote_redirect_url=False,
         ) as session:
-            yield cls(session, base_url=base_url, api_key=api_key, max_tries=max_tries)
+            yield cls(session, base_url=base_url, api_key=api_key, max_tries=max_tries, lanes=lanes)
 
     async def execute(
         self,
@@ -115,8 +150,49 @@ class Transport:
             AgentUnfit: the key was refused.
             Unavailable: no useful answer after all tries.
         """
-        body = msgspec.json.encode({"query": document, "variables": variables})
-        content = await self._tried("POST", f"{self.base_url}/graphql", body, headers=headers)
+        answer = await self._asked(document, variables, headers=headers or {})
+        if answer.get("errors"):
+            raise RequestRefused(_error_text(answer), status=HTTPStatus.OK)
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    async def execute_in_parts(self, document: str, variables: Mapping[str, Any]) -> Parts:
+        """One GraphQL operation whose fields succeed and fail apart.
+
+        Raises:
+            RequestRefused: the API refused the whole of it.
+            AgentUnfit, Unavailable: as `execute`.
+        """
+        answer = await self._asked(document, variables, headers={}, in_parts=True)
+        errors: dict[str, str] = {}
+        for error in answer.get("errors") or ():
+            path = error.get("path") if isinstance(error, dict) else None
+            if not path:
+                raise RequestRefused(_error_text(answer), status=HTTPStatus.OK)
+            errors[str(path[0])] = _error_text({"errors": [error]})
+        return Parts(data=answer["data"], errors=errors)
+
+    async def _asked(
+        self,
+        document: str,
+        variables: Mapping[str, Any],
+        *,
+        headers: Mapping[str, str],
+        in_parts: bool = False,
+    ) -> dict[str, Any]:
+        """The answer to a GraphQL operation, whose `data` is an object."""
+        verb = verb_of(document)
+        content = await self._tried(
+            _Request(
+                method="POST",
+                url=f"{self.base_url}/graphql",
+                body=msgspec.json.encode({"query": document, "variables": variables}),
+                headers=headers,
+                lane=VERBS.get(verb, Lane.CALLS),
+                verb=verb,
+                in_parts=in_parts,
+            )
+        )
         try:
             answer = msgspec.json.decode(content)
         except (msgspec.DecodeError, RecursionError) as error:
@@ -126,9 +202,7 @@ class Transport:
         if not isinstance(data, dict):
             msg = f"{self.base_url} did not answer as a GraphQL API does; is it a W&B API?"
             raise Unavailable(msg)
-        if answer.get("errors"):
-            raise RequestRefused(_error_text(answer), status=HTTPStatus.OK)
-        return data
+        return {**answer, "data": data}
 
     async def put(self, url: str, content: bytes, headers: Mapping[str, str]) -> None:
         """Upload to an address that the API handed out; it carries its own authorisation.
@@ -136,7 +210,11 @@ class Transport:
         Raises:
             RequestRefused, Unavailable: as `execute`.
         """
-        await self._tried("PUT", url, content, headers=headers)
+        await self._tried(
+            _Request(
+                method="PUT", url=url, body=content, headers=headers, lane=Lane.FILES, verb="put"
+            )
+        )
 
     async def download(self, url: str, into: Path, *, max_bytes: int) -> None:
         """Stream an address that the API handed out into the file `into`.
@@ -157,56 +235,74 @@ class Transport:
                     await file.write(chunk)
             return b""
 
-        await self._tried("GET", url, None, read=save)
+        await self._tried(_Request(method="GET", url=url, read=save, lane=Lane.FILES, verb="get"))
 
-    async def _tried(
-        self,
-        method: str,
-        url: str,
-        body: bytes | None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        read: Any = None,
-    ) -> bytes:
+    async def _tried(self, request: _Request) -> bytes:
+        lane = self.lanes[request.lane]
+        tries = min(self._max_tries, TRIES.get(request.lane, self._max_tries))
         pause = FIRST_PAUSE_SECONDS
-        failure = _Failed("not tried")
-        for attempt in range(1, self._max_tries + 1):
+        attempt = 1
+        while True:
             try:
-                return await self._once(method, url, body, headers=headers or {}, read=read)
-            except _Failed as error:
-                failure = error
-            if attempt == self._max_tries:
-                break
-            wait = failure.retry_after_seconds or pause * random.uniform(0.75, 1.25)  # noqa: S311
-            log.debug("request repeated", reason=failure.text, attempt=attempt, in_seconds=wait)
-            await anyio.sleep(min(wait, MAX_PAUSE_SECONDS))
+                return await self._in_lane(request, lane)
+            except _Failed as failure:
+                wait = failure.retry_after_seconds or pause * random.uniform(0.75, 1.25)  # noqa: S311
+                if attempt == tries or wait > MAX_WAIT_SECONDS:
+                    raise Unavailable(
+                        f"{self.base_url} {failure.text}; tried {_times(attempt)}",
+                        retry_after_seconds=failure.retry_after_seconds,
+                    ) from failure
+                log.debug("request repeated", reason=failure.text, attempt=attempt, in_seconds=wait)
+            await anyio.sleep(wait)
+            lane.repeated()
             pause = min(pause * 2, MAX_PAUSE_SECONDS)
-        raise Unavailable(
-            f"{self.base_url} {failure.text}; tried {self._max_tries} times",
-            retry_after_seconds=failure.retry_after_seconds,
-        )
+            attempt += 1
 
-    async def _once(
-        self, method: str, url: str, body: bytes | None, *, headers: Mapping[str, str], read: Any
-    ) -> bytes:
-        sent = dict(headers)
-        if url.startswith(f"{self.base_url}/"):  # others' addresses carry a signature instead
+    async def _in_lane(self, request: _Request, lane: Bulkhead) -> bytes:
+        """One request, of whose outcome the lane learns."""
+        async with lane.place():
+            try:
+                content = await self._once(request, lane)
+            except _Failed as error:
+                if error.status == HTTPStatus.TOO_MANY_REQUESTS:
+                    lane.throttled(request.verb, error.retry_after_seconds)
+                else:
+                    caller = request.caller
+                    lane.failed(request.verb, error.status, caller=caller, reason=error.text)
+                raise
+            except RequestRefused as error:
+                lane.answered(request.verb, error.status)
+                raise
+            except AgentUnfit:
+                lane.answered(request.verb, HTTPStatus.UNAUTHORIZED)
+                raise
+            lane.answered(request.verb, HTTPStatus.OK)
+            return content
+
+    async def _once(self, request: _Request, lane: Bulkhead) -> bytes:
+        sent = dict(request.headers)
+        if request.url.startswith(f"{self.base_url}/"):  # others' addresses carry a signature
             sent["Authorization"] = self._authorization.reveal()
-        options: dict[str, Any] = {"proxy": proxy_for(url)}
-        if method == "POST":
+        options: dict[str, Any] = {"proxy": proxy_for(request.url)}
+        if request.method == "POST":
             sent["Content-Type"] = "application/json"
         else:
             options["timeout"] = TRANSFER
         # As it was handed out: a signature counts every character.
-        address = URL(url, encoded=True) if url.isascii() else URL(url)
+        address = URL(request.url, encoded=True) if request.url.isascii() else URL(request.url)
         try:
             async with self._session.request(
-                method, address, data=body, headers=sent, **options
+                request.method, address, data=request.body, headers=sent, **options
             ) as response:
+                told = remaining_calls(response.headers)
+                if told is not None:
+                    lane.keep_to(told.calls, told.reset_seconds)
                 if response.status < HTTPStatus.BAD_REQUEST:
-                    content: bytes = await (read or self._bounded)(response)
+                    return await (request.read or self._bounded)(response)
+                content = await self._bounded(response)
+                if request.in_parts and _has_parts(content):
                     return content
-                raise self._sorted(response, await self._bounded(response))
+                raise self._sorted(response, content)
         except TimeoutError as error:
             raise _Failed("did not answer in time") from error
         except aiohttp.ClientSSLError as error:
@@ -223,7 +319,8 @@ class Transport:
         if response.status in _RETRIED:
             return _Failed(
                 f"answered {response.status}: {text}",
-                retry_after_seconds=_retry_after(response.headers.get("Retry-After")),
+                status=response.status,
+                retry_after_seconds=retry_after_seconds(response.headers),
             )
         if response.status == HTTPStatus.UNAUTHORIZED and response.url.path.endswith("/graphql"):
             msg = f"{self.base_url} refused the API key: {text}. Check WANDB_API_KEY."
@@ -278,19 +375,13 @@ def ca_file_of(environ: Mapping[str, str]) -> Path | None:
     return Path(named) if named else None
 
 
-def _retry_after(value: str | None) -> float | None:
-    if value is None:
-        return None
-    if value.isascii() and value.isdigit():
-        return min(float(value), MAX_RETRY_AFTER_SECONDS)
+def _has_parts(content: bytes) -> bool:
+    """Whether the operation was done, at least in part: only then the answer has data."""
     try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:  # "-0000": a date of nowhere, which HTTP means as UTC
-        moment = moment.replace(tzinfo=UTC)
-    seconds = (moment - datetime.now(UTC)).total_seconds()
-    return min(max(0.0, seconds), MAX_RETRY_AFTER_SECONDS)
+        answer = msgspec.json.decode(content)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return isinstance(answer, dict) and isinstance(answer.get("data"), dict)
 
 
 def _error_text(answer: Mapping[str, Any]) -> str:
@@ -314,3 +405,7 @@ def _error_text_of(content: bytes, status: int) -> str:
 
 def _cause(error: BaseException) -> str:
     return getattr(error, "strerror", None) or type(error).__name__
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
