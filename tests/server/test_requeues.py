@@ -65,6 +65,39 @@ async def test_a_requeued_item_may_resume_its_run(launch: Launch, http: Http) ->
     assert (await launch.state(item), await launch.state(new)) == ("FAILED", "RUNNING")
 
 
+RESUME = """mutation Resume($item: ID!, $count: Int!) {
+  requeueRunQueueItem(input: {runQueueItemId: $item, resumeCount: $count}) { runQueueItemId } }"""
+
+
+async def test_a_preempted_run_goes_on_once_with_its_priority_and_its_count(
+    launch: Launch, http: Http
+) -> None:
+    item = await ended(launch, mode="V0", priority=0, spec=spec(sweep_id="s"))
+    first = await http.data(RESUME, item=item, count=3)
+    popped = await launch.pop()
+    assert popped is not None
+    assert popped["runSpec"]["run_id"] == "r1"
+    assert popped["runSpec"]["_resume_count"] == 3
+    assert "sweep_id" not in popped["runSpec"]
+    new = first["requeueRunQueueItem"]["runQueueItemId"]
+    assert (await launch.item(new))["priority"] == 0
+    assert await launch.ack(new, "r1", popped["lease"])
+    await launch.fail(new)
+    assert await http.data(RESUME, item=item, count=3) == first, "though that one has ended"
+    assert await launch.pop() is None
+
+
+async def test_what_somebody_stopped_is_not_resumed_by_its_agent(
+    launch: Launch, http: Http
+) -> None:
+    item = await launch.claimed()
+    await launch.cancel(item)
+    await launch.fail(item)
+    refused = await http.ask(RESUME, item=item, count=1)
+    assert "is STOPPED; only one that failed is resumed" in str(refused.json())
+    assert await launch.pop() is None
+
+
 async def test_a_resumed_run_is_not_stopped_by_the_cancel_of_its_first_life(
     launch: Launch, http: Http
 ) -> None:

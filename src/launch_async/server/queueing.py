@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.domain.lease import (
@@ -97,13 +97,21 @@ async def push(
 
 
 async def requeue(
-    connection: AsyncConnection, request: Request, item: ItemRow, *, keep_run: bool
+    connection: AsyncConnection,
+    request: Request,
+    item: ItemRow,
+    *,
+    keep_run: bool,
+    resume_count: int | None = None,
 ) -> int:
     """Put a new item with an ended one's spec at the end of its priority; return its row id.
 
     It becomes a new run, unless `keep_run`: then it resumes the run of the old one. As long as it
     has not ended, a repeat finds it instead of making another. What the queue's config became
     since the push does not count. Raises a 409 for an item that has not ended.
+
+    With `resume_count` its agent speaks, of a preempted run: only what failed is resumed, not what
+    somebody stopped, and a repeat finds the new item even when that has ended.
     """
     state = await connection.scalar(
         select(queue_items.c.state).where(queue_items.c.id == item.id).with_for_update()
@@ -114,9 +122,15 @@ async def requeue(
             "cancel it with cancelRunQueueItem, or wait for its end, and requeue it then",
             status=409,
         )
+    preempted = resume_count is not None
+    if preempted and state != ItemState.FAILED:
+        raise ApiError(f"this item is {state}; only one that failed is resumed", status=409)
     under_way = await connection.scalar(
         select(queue_items.c.id)
-        .where(queue_items.c.requeued_from == item.id, queue_items.c.state.not_in(ENDED))
+        .where(
+            queue_items.c.requeued_from == item.id,
+            true() if preempted else queue_items.c.state.not_in(ENDED),
+        )
         .limit(1)
     )
     if under_way is not None:
@@ -124,7 +138,9 @@ async def requeue(
     await resolve_entity(connection, request, item.run_entity, need=Role.MEMBER)
     before = msgspec.json.decode(item.run_spec)
     run_id = item.run_name or before.get(RUN_ID)
-    spec = again(before, run_id=run_id if keep_run else None)
+    spec = again(
+        before, run_id=run_id if keep_run or preempted else None, resume_count=resume_count
+    )
     keeps_priority = item.priority == DEFAULT_PRIORITY or await takes_priorities(
         connection, item.queue_id
     )

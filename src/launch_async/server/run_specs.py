@@ -15,6 +15,7 @@ RUN_ID: Final = "run_id"
 RESUME_COUNT: Final = "_resume_count"
 """Agents let a run resume if this is not 0. W&B's counts preemptions with it, and gives up at 5."""
 
+SWEEP_ID: Final = "sweep_id"
 DEFAULT_RESOURCE: Final = "local-container"  # what W&B's agent assumes for a spec without one
 DEFAULT_PRIORITY: Final = 2
 PRIORITIES: Final = {0: "critical", 1: "high", 2: "medium", 3: "low"}
@@ -85,12 +86,21 @@ def complete(
     )
 
 
-def again(spec: Mapping[str, Any], *, run_id: str | None) -> dict[str, Any]:
-    """Return the spec for one more try: of a new run, or of `run_id`, which is resumed then."""
+def again(
+    spec: Mapping[str, Any], *, run_id: str | None, resume_count: int | None = None
+) -> dict[str, Any]:
+    """Return the spec for one more try: of a new run, or of `run_id`, which is resumed then.
+
+    A preempted run's `resume_count` is given. It leaves its sweep, as with W&B's agent: the sweep
+    has counted it already.
+    """
     fresh = {key: value for key, value in spec.items() if key not in {RUN_ID, RESUME_COUNT}}
     if run_id is None:
         return fresh
-    return {**fresh, RUN_ID: run_id, RESUME_COUNT: spec.get(RESUME_COUNT) or 1}
+    if resume_count is None:
+        return {**fresh, RUN_ID: run_id, RESUME_COUNT: spec.get(RESUME_COUNT) or 1}
+    fresh.pop(SWEEP_ID, None)
+    return {**fresh, RUN_ID: run_id, RESUME_COUNT: resume_count}
 
 
 def check_priority(priority: int | None) -> int:

@@ -184,7 +184,10 @@ async def requeue_run_queue_item(_: None, info: Info, input: Json) -> Json:  # n
     async with request.store.write() as connection:
         item = await _required_item(connection, request, input)
         keep_run = bool(input.get("keep_run"))
-        number = await queueing.requeue(connection, request, item, keep_run=keep_run)
+        resume_count = input.get("resume_count")
+        number = await queueing.requeue(
+            connection, request, item, keep_run=keep_run, resume_count=resume_count
+        )
         again = encode_id(ITEM, number)
         await _note(connection, request, "item.requeue", item, again=again, keep_run=keep_run)
     return {"run_queue_item_id": encode_id(ITEM, number)}
