@@ -66,7 +66,7 @@ VERBS: Mapping[str, Lane] = {
     **dict.fromkeys(
         (
             *("Viewer", "ProjectRunQueues", "createLaunchAgent", "PopFields", "UpsertBucket"),
-            *("CreateRunFiles", "ArtifactMembershipByName", "ArtifactByID"),
+            *("CreateRunFiles", "ArtifactMembershipByName", "ArtifactByID", "RequeueFields"),
         ),
         Lane.CALLS,
     ),
