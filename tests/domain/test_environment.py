@@ -1,15 +1,20 @@
 """The environment of a run has W&B's names, and nothing secret in the open."""
 
 import json
+import subprocess
+from typing import Any
 
 import msgspec
+import pytest
 
 from launch_async.domain.environment import (
+    MAX_TOTAL_BYTES,
     macro_table,
     run_environment,
     run_secrets,
     with_asked,
 )
+from launch_async.domain.errors import ItemError
 from launch_async.domain.ids import ItemId, QueueRef, RunId
 from launch_async.domain.item import Item
 from launch_async.domain.macros import fill_macros
@@ -69,6 +74,29 @@ def test_a_long_config_is_split_and_comes_together_again():
     parts = [environment[f"WANDB_CONFIG_{index}"] for index in range(4)]
     assert all(len(part) <= 30 for part in parts)
     assert json.loads("".join(parts)) == {"x": "y" * 100}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": "a\0b"}, "WANDB_NAME has a NUL"),
+        ({"overrides": Overrides(artifacts={"x": "y" * (128 << 10)})}, "WANDB_ARTIFACTS of the"),
+        ({"overrides": Overrides(run_config={"x": "y" * 1_600_000})}, "an environment of 16"),
+    ],
+)
+def test_what_no_process_could_be_started_with_is_refused_in_clear_words(
+    changes: dict[str, Any], said: str
+):
+    item = msgspec.structs.replace(ITEM, spec=msgspec.structs.replace(SPEC, **changes))
+    with pytest.raises(ItemError, match=said):
+        run_environment(item, base_url="http://h")
+
+
+def test_the_largest_environment_starts_a_real_process():
+    config = Overrides(run_config={"x": "y" * (MAX_TOTAL_BYTES - 5_000)})
+    item = msgspec.structs.replace(ITEM, spec=msgspec.structs.replace(SPEC, overrides=config))
+    environment = run_environment(item, base_url="http://h")
+    assert subprocess.run(["/bin/true"], env=environment, check=False).returncode == 0
 
 
 def test_a_key_made_for_the_run_replaces_the_agents_and_the_author():

@@ -7,12 +7,17 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from launch_async.domain.errors import ItemError, Reason
 from launch_async.domain.item import Item
 from launch_async.domain.secret import Secret
 
 BASE_URL = "WANDB_BASE_URL"
 MAX_VALUE_LENGTH = 32670
 """Longest value of one variable before it is split into `NAME_0`, `NAME_1`, …"""
+MAX_VARIABLE_BYTES = 128 << 10
+"""Linux's MAX_ARG_STRLEN: name, `=`, value and the NUL behind it."""
+MAX_TOTAL_BYTES = 1_500_000
+"""Of Linux's usual 2 MiB for arguments and variables; the rest is the resource config's `env`."""
 
 
 def run_environment(
@@ -25,6 +30,9 @@ def run_environment(
     """Variables of one run, without its key.
 
     `image` is set for image jobs; a project's name is kept as it was typed.
+
+    Raises:
+        ItemError: no process could be started with so much, or with such a value.
     """
     spec = item.spec
     environment = {
@@ -53,6 +61,7 @@ def run_environment(
     if spec.job is not None:
         artifacts["_wandb_job"] = spec.job
     environment["WANDB_ARTIFACTS"] = json.dumps(artifacts)
+    _check_room(environment)
     return environment
 
 
@@ -82,6 +91,29 @@ def macro_table(item: Item, *, image: str | None) -> dict[str, str]:
         "image_uri": image or "",
         "author": spec.author or "",
     }
+
+
+def _check_room(environment: Mapping[str, str]) -> None:
+    """Linux starts no program with more, and says so to the job's user in no clear words."""
+    total = 0
+    for name, value in environment.items():
+        if "\0" in value:
+            msg = f"the item's {name} has a NUL character, which no variable can hold"
+            raise ItemError(msg, reason=Reason.SPEC_INVALID)
+        size = len(name) + len(value.encode(errors="surrogatepass")) + 2
+        total += size
+        if size > MAX_VARIABLE_BYTES:
+            msg = (
+                f"{name} of the item has {size} bytes; a variable holds {MAX_VARIABLE_BYTES}. "
+                "Put large parts into an artifact."
+            )
+            raise ItemError(msg, reason=Reason.SPEC_INVALID)
+    if total > MAX_TOTAL_BYTES:
+        msg = (
+            f"the item's config and overrides make an environment of {total} bytes; "
+            f"{MAX_TOTAL_BYTES} are the most. Put large parts into an artifact."
+        )
+        raise ItemError(msg, reason=Reason.SPEC_INVALID)
 
 
 def _sharded(name: str, value: dict[str, Any], limit: int) -> dict[str, str]:

@@ -29,6 +29,8 @@ class Reason(StrEnum):
     JOB_NOT_FOUND = "job_not_found"
     JOB_INVALID = "job_invalid"
     SOURCE_UNAVAILABLE = "source_unavailable"
+    FORBIDDEN = "forbidden"
+    NO_RUN_KEY = "no_run_key"
     TARGET_UNSUPPORTED = "target_unsupported"
     RESOURCE_ARGS_INVALID = "resource_args_invalid"
     IMAGE_NOT_FOUND = "image_not_found"

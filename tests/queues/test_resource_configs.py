@@ -1,0 +1,121 @@
+"""Queues' resource configs: read from the real control plane, kept a while, and odd answers."""
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from structlog.testing import capture_logs
+
+from launch_async.adapters.queues.resource_configs import WandbQueueConfigs
+from launch_async.domain.errors import Unavailable
+from launch_async.domain.ids import QueueRef
+from launch_async.domain.policy import QueueDefaults
+from launch_async.domain.secret import Secret
+from launch_async.wire.operations import LAUNCH_PROJECT
+from launch_async.wire.transport import Transport
+from real_server import ENTITY, RealServer, real_server
+from wire.scripted_api import ScriptedApi, scripted_api
+
+pytestmark = pytest.mark.anyio
+
+QUEUE = QueueRef(ENTITY, LAUNCH_PROJECT, "q")
+METADATA = {"data": {"project": {"runQueue": {"id": "1", "defaultResourceConfigID": "c"}}}}
+
+
+@pytest.fixture
+async def server(tmp_path: Path, anyio_backend: str) -> AsyncGenerator[RealServer]:
+    async with real_server(tmp_path / "server") as running:
+        yield running
+
+
+@pytest.fixture
+async def api(anyio_backend: str) -> AsyncGenerator[ScriptedApi]:
+    async with scripted_api() as running:
+        yield running
+
+
+@pytest.fixture
+async def transport(api: ScriptedApi) -> AsyncGenerator[Transport]:
+    async with Transport.open(base_url=api.url, api_key=Secret("k" * 40), max_tries=1) as opened:
+        yield opened
+
+
+def answer_of(config: Any, resource: str = "kubernetes", variables: Any = None) -> dict[str, Any]:
+    node = {"resource": resource, "config": config, "templateVariables": variables}
+    return {"data": {"entity": {"defaultResourceConfig": node}}}
+
+
+async def test_the_config_of_a_queue_is_what_its_admin_wrote(server: RealServer):
+    config = {"memory": "{{size}}", "env": {"A": "1"}}
+    await server.client.upsert_queue("q", resource="local-container", config=config)
+    read = await WandbQueueConfigs(server.transport).defaults_of(QUEUE)
+    assert read == QueueDefaults(resource="local-container", args=config)
+
+
+async def test_what_was_read_is_kept_until_somebody_wants_it_fresh(
+    api: ScriptedApi, transport: Transport
+):
+    configs = WandbQueueConfigs(transport)
+    api.then(body=METADATA).then(body=answer_of({"resource_args": {"kubernetes": {"a": 1}}}))
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(configs.defaults_of, QUEUE)
+    assert len(api.requests) == 2
+    await configs.defaults_of(QUEUE, fresh=True)
+    assert len(api.requests) == 2, "what was read this moment is fresh"
+
+
+async def test_what_is_old_is_read_again(api: ScriptedApi, transport: Transport):
+    configs = WandbQueueConfigs(transport, keep_seconds=0)
+    for number in (1, 2):
+        args = {"resource_args": {"kubernetes": {"a": number}}}
+        api.then(body=METADATA).then(body=answer_of(args))
+        read = await configs.defaults_of(QUEUE)
+        assert read is not None
+        assert read.args == {"a": number}
+
+
+async def test_documents_may_come_as_text(api: ScriptedApi, transport: Transport):
+    schema = '{"type": "string", "enum": ["a"]}'
+    config = '{"resource_args": {"kubernetes": {"x": "{{v}}"}}}'
+    api.then(body=METADATA).then(
+        body=answer_of(config, variables=[{"name": "v", "schema": schema}])
+    )
+    read = await WandbQueueConfigs(transport).defaults_of(QUEUE)
+    variables = {"v": {"type": "string", "enum": ["a"]}}
+    assert read == QueueDefaults(resource="kubernetes", args={"x": "{{v}}"}, variables=variables)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [{"errors": [{"message": "no"}]}],
+        [{"data": {"project": None}}],
+        [METADATA, {"data": {"entity": {"defaultResourceConfig": None}}}],
+        [METADATA, answer_of("no json")],
+        [METADATA, answer_of({"resource_args": {"kubernetes": {"x": "y" * (1 << 20)}}})],
+    ],
+)
+async def test_a_config_that_is_not_shown_is_none_and_that_is_said_once(
+    api: ScriptedApi, transport: Transport, answers: list[Any]
+):
+    configs = WandbQueueConfigs(transport, keep_seconds=0)
+    with capture_logs() as logs:
+        for _ in range(2):
+            for answer in answers:
+                api.then(body=answer)
+            assert await configs.defaults_of(QUEUE) is None
+    assert len([line for line in logs if "cannot be read" in line["event"]]) == 1
+
+
+async def test_an_outage_is_no_answer_and_not_asked_again_at_once(
+    api: ScriptedApi, transport: Transport
+):
+    configs = WandbQueueConfigs(transport)
+    api.then(status=503, body={"error": "away"})
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="503"):
+            await configs.defaults_of(QUEUE)
+    assert len(api.requests) == 1
