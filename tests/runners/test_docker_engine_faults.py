@@ -6,6 +6,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import anyio
 import pytest
+from aiodocker.exceptions import DockerError
 from aiohttp import web
 
 from launch_async.adapters.runners.docker.engine import Engine
@@ -44,6 +45,52 @@ async def test_an_event_stream_that_is_refused_is_no_stream(status: int):
     async with engine_that(refuse) as engine, aclosing(engine.events("l", ["die"])) as events:
         with pytest.raises(Unavailable):
             await anext(events)
+
+
+async def inspect_together(engine: Engine, count: int) -> list[Exception]:
+    """As many callers as calls; what they got."""
+    errors: list[Exception] = []
+
+    async def inspect(number: int) -> None:
+        try:
+            await engine.inspect(f"c{number}")
+        except (Unavailable, DockerError) as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(count):
+            tasks.start_soon(inspect, number)
+    return errors
+
+
+async def test_an_engine_that_is_silent_is_asked_no_more_for_a_while():
+    asked = 0
+
+    async def hang_up(request: web.Request) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    async with engine_that(hang_up) as engine:
+        assert len(await inspect_together(engine, 5)) == 5
+        before = asked
+        with pytest.raises(Unavailable, match="held back") as caught:
+            await engine.inspect("c")
+        assert asked == before
+        assert caught.value.retry_after_seconds is not None
+        assert engine.bulkhead.view().trips == 1
+
+
+@pytest.mark.parametrize("status", [404, 409, 500, 503])
+async def test_an_engine_that_answers_is_not_silent_whatever_it_says(status: int):
+    async def refuse(_: web.Request) -> web.StreamResponse:
+        return web.json_response({"message": "no"}, status=status)
+
+    async with engine_that(refuse) as engine:
+        await inspect_together(engine, 20)
+        assert engine.bulkhead.view().trips == 0
 
 
 @pytest.mark.parametrize("line", [b"no json\n", b"[]\n", b"{}\n", b'{"Actor": {}}\n', b'"x"\n'])

@@ -1,7 +1,7 @@
 """What the agent shows of the backends that it calls, for metrics."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -29,8 +29,9 @@ class BackendView(msgspec.Struct, frozen=True, kw_only=True):
     """Calls at once at most."""
 
 
+@runtime_checkable
 class BackendSource(Protocol):
-    """Gives the views; cheap, never waits."""
+    """Gives the views; cheap, never waits. A runner may be one."""
 
     def backends(self) -> Sequence[BackendView]:
         """Each backend now."""

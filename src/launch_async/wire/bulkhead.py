@@ -61,18 +61,30 @@ class Bulkhead:
             Unavailable: the breaker is open, or the backend asked to be left alone for long.
         """
         began = anyio.current_time()
-        trial = self._admit()
+        trial = self.admit()
         async with nullcontext() if trial else self._places:
             if not trial:
-                self._admit()
+                self.admit()
             try:
                 if self._bucket is not None:
                     await self._bucket.take()
             except Throttled as error:
-                text = "asked for a pause"
-                raise self._refusal(text, error.seconds) from error
+                raise self._refusal("a pause was asked for", error.seconds) from error
             self._wait_seconds += anyio.current_time() - began
             yield
+
+    def admit(self) -> bool:
+        """Whether this call is the trial of a breaker that is not closed.
+
+        Raises:
+            Unavailable: another one was the trial not long ago.
+        """
+        if self._breaker is None or self._breaker.state is BreakerState.CLOSED:
+            return False
+        wait = self._breaker.admit()
+        if wait:
+            raise self._refusal("several failed in a row", wait)
+        return True
 
     def answered(self, verb: str, status: int) -> None:
         """The backend understood: it is there, whatever it said."""
@@ -127,16 +139,7 @@ class Bulkhead:
             places=int(self._places.total_tokens),
         )
 
-    def _admit(self) -> bool:
-        """Whether this call is the trial of a breaker that is not closed."""
-        if self._breaker is None or self._breaker.state is BreakerState.CLOSED:
-            return False
-        wait = self._breaker.admit()
-        if wait:
-            raise self._refusal("is sick", wait)
-        return True
-
     def _refusal(self, why: str, seconds: float) -> Unavailable:
         self._refused += 1
-        msg = f"{self.name} {why}: not asked for another {seconds:.1f} s"
+        msg = f"calls held back ({self.name}): {why}; next try in {seconds:.1f} s"
         return Unavailable(msg, retry_after_seconds=seconds)

@@ -14,12 +14,19 @@ import anyio
 from aiodocker.exceptions import DockerError
 
 from launch_async.domain.errors import Unavailable
+from launch_async.kit.breaker import Breaker
 from launch_async.kit.tail import ByteTail
+from launch_async.wire.bulkhead import Bulkhead
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
+_VERB = "call"
 _NO_CONNECTION = 900  # aiodocker's own status for "cannot connect"
 _CALL_SECONDS = 60.0
 _CONNECT_SECONDS = 10.0
+_FAILURES = 5
+_OPEN_SECONDS = 2.0
+_PLACES = 1000
+"""No limit of calls here: the runner bounds what it starts, and watches need no call each."""
 _LISTED = ("Id", "Names", "State", "Labels")
 _PIECE_BYTES = 64 * 1024
 _HEADER_BYTES = 8
@@ -35,14 +42,26 @@ class Engine:
 
     def __init__(self, host: str | None = None) -> None:
         self.host = host or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+        self.bulkhead = Bulkhead(
+            "docker",
+            places=_PLACES,
+            breaker=Breaker(failures=_FAILURES, open_seconds=_OPEN_SECONDS),
+        )
         self._client: aiodocker.Docker | None = None
         self._connector: aiohttp.BaseConnector | None = None
 
     def client(self) -> aiodocker.Docker:
-        """The aiodocker client; within the loop only. Call it inside `answering()`."""
+        """The aiodocker client; within the loop only. Calls of it belong inside `answering()`.
+
+        Raises:
+            Unavailable: DOCKER_HOST or its certificates cannot be used.
+        """
         if self._client is None:
             # aiodocker's own pool has 100 places, and 101 waiting calls would block every other.
-            self._connector, url = _connector(self.host)
+            try:
+                self._connector, url = _connector(self.host)
+            except OSError as error:
+                raise self._no_engine() from error
             timeout = aiohttp.ClientTimeout(total=_CALL_SECONDS, sock_connect=_CONNECT_SECONDS)
             self._client = aiodocker.Docker(url, connector=self._connector, timeout=timeout)
         return self._client
@@ -58,15 +77,21 @@ class Engine:
 
     @contextmanager
     def reaching(self) -> Generator[None, None, None]:
-        """Turn what an absent or stuck engine raises into `Unavailable` with a remedy."""
+        """Turn what an absent or stuck engine raises into `Unavailable` with a remedy.
+
+        Only silence is a sign of sickness: the engine answers 5xx for faults of one container too.
+        """
+        self.bulkhead.admit()
         try:
             yield
         except DockerError as error:
             if error.status == _NO_CONNECTION:
-                raise self._away() from error
+                raise self._away(error) from error
+            self.bulkhead.answered(_VERB, error.status)
             raise
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise self._away() from error
+            raise self._away(error) from error
+        self.bulkhead.answered(_VERB, 200)
 
     @contextmanager
     def answering(self) -> Generator[None, None, None]:
@@ -159,7 +184,12 @@ class Engine:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
         return client.session.get(url, params=params, timeout=timeout)
 
-    def _away(self) -> Unavailable:
+    def _away(self, error: Exception) -> Unavailable:
+        caller = anyio.get_current_task().id
+        self.bulkhead.failed(_VERB, None, caller=caller, reason=str(error) or type(error).__name__)
+        return self._no_engine()
+
+    def _no_engine(self) -> Unavailable:
         return Unavailable(
             f"No Docker engine answers at {self.host}: start Docker, or set DOCKER_HOST."
         )

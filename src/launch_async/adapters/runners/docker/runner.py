@@ -34,6 +34,7 @@ from launch_async.domain.run import (
     Trace,
 )
 from launch_async.kit.names import plain_name
+from launch_async.ports.backends import BackendView
 from launch_async.ports.runner import ImageWork, LaunchOrder
 
 log = structlog.get_logger()
@@ -163,14 +164,16 @@ class DockerRunner:
         """The engine's event stream and the slow list behind it, until cancelled."""
         await self._events.serve()
 
+    def backends(self) -> Sequence[BackendView]:
+        """The engine, for metrics."""
+        return [self._engine.bulkhead.view()]
+
     async def close(self) -> None:
         """Close the connections; containers go on."""
         await self._engine.close()
 
     def _container(self, handle: RunHandle) -> Any:
-        with self._engine.answering():
-            client = self._engine.client()
-        return client.containers.container(str(handle.data["container_id"]))
+        return self._engine.client().containers.container(str(handle.data["container_id"]))
 
     async def _earlier(self, name: str, order: LaunchOrder) -> dict[str, Any] | None:
         """What an earlier call or life made for this item; an ended one of another item is removed.
