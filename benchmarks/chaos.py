@@ -1,0 +1,299 @@
+"""Drains a queue of processes and containers while the agent and the server are killed.
+
+    .venv/bin/python benchmarks/chaos.py [--seed 7] [--items 300] [--kills 50] [--server-kills 10]
+
+Every kill is a SIGKILL, at a moment that the seed decides: after so many jobs have begun, or in the
+first second of a life, and then often as an item enters a certain phase. What happened is counted
+by witnesses that are not ours (chaos_jobs.py): an item is lost when its job never began or its
+queue never learned an end, doubled when its job began twice, wrong when the queue's word is not
+what the backend saw. The last line says so; anything but nought of each exits 1.
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "acceptance"))
+
+from agent_harness import ENDED, Fleet, RunningAgent
+from chaos_jobs import ITEM_LABEL, PROCESS, Job, Witnesses, jobs, promised
+from programs import ControlPlane, Program, Shell, program_environment
+
+PHASES = ("claiming", "preparing", "launching", "running", "reporting")
+EARLY = 0.3
+"""Share of the agent's lives that are cut short in their start."""
+IN_PHASE = 0.6
+"""Share of the other kills that wait for an item to enter a phase."""
+PHASE_SECONDS = 3.0
+PROGRESS_SECONDS = 20.0
+"""How long a kill waits for its progress: leases of a minute may hold up the rest."""
+DRAIN_SECONDS = 240.0
+ITEMS = """query Items($entity: String!, $queue: String!, $after: String) {
+  project(name: "model-registry", entityName: $entity) { runQueue(name: $queue) {
+    runQueueItems(first: 100, after: $after) {
+      edges { node { id state message } } pageInfo { hasNextPage endCursor }
+    }
+  } }
+}"""
+CONFIG = """
+queues: [processes, containers]
+max_jobs: 16
+agent:
+  state_dir: {state_dir}
+  admin: 127.0.0.1:0
+  poll: 0.5
+  poll_max: 1
+  heartbeat: 2
+"""
+
+
+class Kill(msgspec.Struct, frozen=True, kw_only=True):
+    """One moment."""
+
+    whom: str
+    begun: int
+    """Jobs that must have begun; 0: it does not matter."""
+    phase: str = ""
+    """Then an item must enter this phase."""
+    seconds: float = 0.0
+    """Then so long."""
+    down: float = 0.0
+    """How long the server stays away."""
+
+
+def plan(seed: int, *, items: int, kills: int, server_kills: int) -> list[Kill]:
+    """The moments, spread over the first nine tenths of the drain; the same for the same seed."""
+    chance = random.Random(f"{seed} moments")
+    made: list[Kill] = []
+    for number in range(kills):
+        if chance.random() < EARLY:
+            kill = Kill(whom="agent", begun=0, seconds=round(chance.uniform(0.05, 2.0), 3))
+        else:
+            in_phase = chance.random() < IN_PHASE
+            kill = Kill(
+                whom="agent",
+                begun=round(0.9 * items * number / kills),
+                phase=chance.choice(PHASES) if in_phase else "",
+                seconds=round(chance.uniform(0, 0.05 if in_phase else 1.5), 3),
+            )
+        made.append(kill)
+    for number in range(server_kills):
+        share = (number + chance.random()) / server_kills
+        kill = Kill(
+            whom="server",
+            begun=round(0.9 * items * share),
+            seconds=round(chance.uniform(0, 1.0), 3),
+            down=round(chance.uniform(0, 3.0), 3),
+        )
+        made.insert(round(share * len(made)), kill)
+    return made
+
+
+class Chaos:
+    """One server, one state folder, and the agent's lives in it."""
+
+    def __init__(self, fleet: Fleet, witnesses: Witnesses, state_dir: Path) -> None:
+        self._fleet = fleet
+        self._witnesses = witnesses
+        self._log = state_dir.with_name("agent.log")
+        self.pushed: dict[str, Job] = {}
+        self.lives = 0
+        fleet.shell.write("launch-config.yaml", CONFIG.format(state_dir=state_dir))
+        self.agent: Program | None = None
+
+    def push(self, todo: list[Job], job: str) -> None:
+        for one in todo:
+            spec = one.spec(job=job, witness=self._witnesses.file)
+            self.pushed[self._fleet.push(one.queue, **spec)] = one
+
+    def begin_life(self) -> Program:
+        self.lives += 1
+        command = ["launch-async", "agent", "-c", "launch-config.yaml"]
+        self.agent = Program(command, env=self._fleet.shell.env, cwd=self._fleet.shell.folder)
+        return self.agent
+
+    def end_life(self, *, kill: bool) -> int:
+        """The agent's exit code."""
+        assert self.agent is not None
+        if kill:
+            assert self.agent.process.poll() is None, f"it died by itself:\n{self.agent.output}"
+            self.agent.process.kill()
+        else:
+            self.agent.interrupt()
+        code = self.agent.wait(within_seconds=60)
+        with self._log.open("a") as log:
+            log.write(f"--- life {self.lives}\n{self.agent.output}")
+        return code
+
+    def suffer(self, kills: list[Kill]) -> None:
+        """Live and die as planned; a last life goes on."""
+        agent = self.begin_life()
+        for kill in kills:
+            self._wait_for(kill.begun)
+            if kill.phase:
+                self._wait_for_phase(agent, kill.phase)
+            time.sleep(kill.seconds)
+            if kill.whom == "agent":
+                self.end_life(kill=True)
+                agent = self.begin_life()
+            else:
+                control_plane = self._fleet.control_plane
+                control_plane.program.kill()
+                time.sleep(kill.down)
+                control_plane.restart()
+
+    def items(self) -> dict[str, dict[str, Any]]:
+        """All items as the queues know them."""
+        found: dict[str, dict[str, Any]] = {}
+        for queue in ("processes", "containers"):
+            after = None
+            while True:
+                answer = self._fleet.control_plane.ask(
+                    ITEMS, entity=self._fleet.entity, queue=queue, after=after
+                )
+                page = answer["project"]["runQueue"]["runQueueItems"]
+                found |= {edge["node"]["id"]: edge["node"] for edge in page["edges"]}
+                if not page["pageInfo"]["hasNextPage"]:
+                    break
+                after = page["pageInfo"]["endCursor"]
+        return found
+
+    def drain(self) -> None:
+        """Until every item has ended and the agent is done with all; or until time is up."""
+        assert self.agent is not None
+        admin = self.agent.wait_for(r'"url": "(http://[^"]+)", "event": "admin endpoint"')[1]
+        running = RunningAgent(self.agent, admin)
+        end = time.monotonic() + DRAIN_SECONDS
+        while time.monotonic() < end:
+            states = [item["state"] for item in self.items().values()]
+            if ENDED.issuperset(states) and not running.status()["items"]:
+                return
+            time.sleep(1)
+        print("not drained in time:", running.get("/status")[1], file=sys.stderr)
+
+    def faults(self) -> dict[str, list[int]]:
+        """The numbers of the items that did not go as they should."""
+        items, begun, ends = (
+            self.items(),
+            self._witnesses.begun(self.pushed),
+            self._witnesses.ends(self.pushed),
+        )
+        faults: dict[str, list[int]] = {"lost": [], "doubled": [], "wrong": []}
+        for item_id, job in sorted(self.pushed.items(), key=lambda pair: pair[1].number):
+            item, truths = items.get(item_id), ends[job.number]
+            if begun[job.number] > 1 or len(truths) > 1:
+                faults["doubled"].append(job.number)
+            if item is None or item["state"] not in ENDED or not begun[job.number] or not truths:
+                faults["lost"].append(job.number)
+                print("lost:", job, item, begun[job.number], truths)
+                continue
+            state, words = promised(job, truths[0])
+            if (
+                truths[0] != job.code
+                or item["state"] != state
+                or words not in (item["message"] or "")
+            ):
+                faults["wrong"].append(job.number)
+                print(f"wrong: {job} ended {truths}, so {state} {words!r}; {item}"[:600])
+        return faults
+
+    def leftovers(self) -> list[str]:
+        """Containers of ours that are still there."""
+        command = ["docker", "ps", "-aq", "--no-trunc", "--filter", f"label={ITEM_LABEL}"]
+        listed = subprocess.run(
+            [*command, "--format", f'{{{{.ID}}}} {{{{.Label "{ITEM_LABEL}"}}}}'],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        ).stdout
+        lines = [line.split() for line in listed.splitlines()]
+        return [container for container, item in lines if item in self.pushed]
+
+    def _wait_for(self, begun: int) -> None:
+        end = time.monotonic() + PROGRESS_SECONDS
+        while begun and len(self._witnesses.begun(self.pushed)) < begun:
+            if time.monotonic() > end:
+                return
+            time.sleep(0.05)
+
+    def _wait_for_phase(self, agent: Program, phase: str) -> None:
+        """The next time that an item enters it in this life; not for ever."""
+        seen = agent.output.count(f'"phase": "{phase}"')
+        end = time.monotonic() + PHASE_SECONDS
+        while agent.output.count(f'"phase": "{phase}"') <= seen and time.monotonic() < end:
+            time.sleep(0.005)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--items", type=int, default=300)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--server-kills", type=int, default=10)
+    parser.add_argument("--keep", action="store_true", help="keep the folder with all logs")
+    said = parser.parse_args()
+    todo = jobs(said.seed, said.items)
+    moments = plan(said.seed, items=said.items, kills=said.kills, server_kills=said.server_kills)
+    words = f"--items {said.items} --kills {said.kills} --server-kills {said.server_kills}"
+    print(f"chaos: replay with --seed {said.seed} {words}", flush=True)
+    folder = Path(tempfile.mkdtemp(prefix="launch-async-chaos-"))
+    began = time.monotonic()
+    sound = run(folder, todo, moments, began)
+    if sound and not said.keep:
+        subprocess.run(["rm", "-rf", str(folder)], check=True)
+    else:
+        print("logs:", folder, file=sys.stderr)
+    sys.exit(0 if sound else 1)
+
+
+def run(folder: Path, todo: list[Job], moments: list[Kill], began: float) -> bool:
+    with (
+        ControlPlane.start(folder / "server") as control_plane,
+        Witnesses(folder / "witness") as witnesses,
+        ExitStack() as programs,
+    ):
+        env = program_environment(folder / "home", url=control_plane.url, key=control_plane.key)
+        fleet = Fleet(control_plane, Shell(folder / "work", env=env, programs=programs))
+        fleet.make_queue("processes", "local-process")
+        fleet.make_queue("containers", "local-container")
+        job = fleet.make_code_job("chaos", PROCESS)
+        chaos = Chaos(fleet, witnesses, folder / "state")
+        chaos.push(todo, job)
+        print(f"{len(todo)} items pushed after {time.monotonic() - began:.0f} s", flush=True)
+        try:
+            chaos.suffer(moments)
+            print(f"last kill after {time.monotonic() - began:.0f} s", flush=True)
+            chaos.drain()
+            code = chaos.end_life(kill=False)
+        finally:
+            if chaos.agent is not None:
+                chaos.agent.kill()
+        faults, leftovers = chaos.faults(), chaos.leftovers()
+        for container in leftovers:
+            subprocess.run(["docker", "rm", "-f", container], check=False, timeout=60)
+    counts = {name: len(numbers) for name, numbers in faults.items()}
+    kills = {who: sum(kill.whom == who for kill in moments) for who in ("agent", "server")}
+    print(
+        f"agent killed {kills['agent']} times, server {kills['server']}; jobs of each ending:",
+        {code: sum(job.code == code for job in todo) for code in sorted({j.code for j in todo})},
+        f"wrong={counts['wrong']} leftovers={len(leftovers)} exit={code}",
+        f"in {time.monotonic() - began:.0f} s",
+    )
+    print(f"lost={counts['lost']} doubled={counts['doubled']} of {len(todo)}", flush=True)
+    return not any(counts.values()) and not leftovers and code == 0
+
+
+if __name__ == "__main__":
+    main()
