@@ -296,6 +296,9 @@ class World:
         self.jobs = FakeJobs()
         self.builder = FakeBuilder()
         self.secure_mode = False
+        self.require_run_key = False
+        self.configs = None
+        self.macros: dict[str, str] = {}
         self.stop_grace_seconds = 0.01
         self.start_timeout_seconds = 0.0
         self.patience_seconds = 0.03
@@ -322,6 +325,9 @@ class World:
             retry_seconds=0.01,
             patience_seconds=self.patience_seconds,
             secure_mode=self.secure_mode,
+            require_run_key=self.require_run_key,
+            configs=self.configs,
+            macros=self.macros,
             stop_grace_seconds=self.stop_grace_seconds,
             start_timeout_seconds=self.start_timeout_seconds,
             run_look_up_pauses=(0.0, 0.01),

@@ -4,6 +4,7 @@ from typing import Any
 
 from launch_async.agent.insist import insist
 from launch_async.agent.origin import origin_of
+from launch_async.agent.rules import check_rules
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Target, Tools
 from launch_async.domain.environment import macro_table, run_environment, run_secrets
@@ -43,9 +44,8 @@ async def prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
 async def _prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
     item = tracked.item
     target = target_of(item, tools)
-    if tools.secure_mode and item.spec.overrides.entry_point:
-        msg = "this agent is in secure_mode: items may not override the entry point of their job"
-        raise ItemError(msg, reason=Reason.SPEC_INVALID)
+    tracked.detail = "checking what the item may do"
+    await check_rules(item, tools)
     tracked.detail = "resolving the job"
     job = await _resolve(item, tools)
     entrypoint = item.spec.overrides.entry_point or job.entrypoint
@@ -54,13 +54,14 @@ async def _prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
         tracked.detail = "building"
         work = await target.builder.build(BuildOrder(item=item, job=job, entrypoint=entrypoint))
     image = work.image if isinstance(work, ImageWork) else None
+    own_macros = macro_table(item, image=image)
     return LaunchOrder(
         origin=origin_of(item, tools),
         work=work,
         args=item.spec.overrides.args,
         environment=run_environment(item, base_url=tools.base_url, image=image),
         secrets=run_secrets(item, agent_key=tools.api_key),
-        resource_args=fill_macros(_for_runner(item), macro_table(item, image=image)),
+        resource_args=fill_macros(_for_runner(item), {**tools.macros, **own_macros}),
     )
 
 

@@ -9,8 +9,10 @@ import msgspec
 from launch_async.agent.table import Table
 from launch_async.domain.run import FoundRun
 from launch_async.domain.secret import Secret
+from launch_async.kit.once import Once
 from launch_async.kit.shared import Shared
 from launch_async.ports.build import Builder
+from launch_async.ports.configs import QueueConfigs
 from launch_async.ports.jobs import JobStore
 from launch_async.ports.presence import Presence
 from launch_async.ports.queue import ItemQueue
@@ -49,8 +51,16 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     """How long an outage may keep an item from its launch before the item fails."""
     upload_seconds: float = 60.0
     """How long an outage may keep an error file from its place before the report goes without."""
+    configs: QueueConfigs | None = None
+    """The queues' own resource configs; None: nobody knows them."""
     secure_mode: bool = False
-    """Whether items are refused that override their job's entry point."""
+    """Whether items are held to what their queue's config allows (domain/policy.py)."""
+    require_run_key: bool = False
+    """Whether items without a key of their own are refused, or get the agent's."""
+    macros: Mapping[str, str] = {}
+    """Those of the agent's variables that resource configs may use."""
+    said: Once = msgspec.field(default_factory=Once)
+    """What this life of the agent has said already."""
     stop_grace_seconds: float
     """From a stop request to the forced end."""
     start_timeout_seconds: float

@@ -10,6 +10,7 @@ import anyio
 import structlog
 
 from launch_async.adapters.journals.sqlite import SqliteJournal
+from launch_async.adapters.queues.resource_configs import WandbQueueConfigs
 from launch_async.adapters.queues.wandb import OWN_VERSION, WandbQueueService, default_entity
 from launch_async.adapters.sources.wandb import WandbJobStore
 from launch_async.agent.admission import QueueLimit
@@ -82,7 +83,10 @@ async def open_agent(
             base_url=login.base_url,
             api_key=login.api_key,
             retry_seconds=RETRY_SECONDS,
+            configs=WandbQueueConfigs(transport),
             secure_mode=config.secure_mode,
+            require_run_key=config.agent.require_run_key,
+            macros={name: environ[name] for name in config.agent.macros if name in environ},
             stop_grace_seconds=config.stopped_run_timeout,
             start_timeout_seconds=config.agent.start_timeout,
         )
