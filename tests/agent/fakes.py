@@ -17,10 +17,11 @@ from launch_async.domain.item import Item
 from launch_async.domain.job import ArtifactSource, GitSource, ImageSource, Job
 from launch_async.domain.outcome import Outcome
 from launch_async.domain.phase import Phase
-from launch_async.domain.run import FoundRun, RunEnd, RunHandle, RunState, RunStatus, Trace
+from launch_async.domain.run import FoundRun, Origin, RunEnd, RunHandle, RunState, RunStatus, Trace
 from launch_async.domain.secret import Secret
 from launch_async.domain.spec import RunSpec
 from launch_async.ports.build import BuildOrder
+from launch_async.ports.claims import Claim
 from launch_async.ports.journal import Entry
 from launch_async.ports.presence import AgentStatus
 from launch_async.ports.queue import RejectedItem
@@ -93,6 +94,7 @@ class FakeService:
         self.failed: dict[ItemId, tuple[Outcome, Sequence[str]]] = {}
         self.uploads: dict[str, bytes] = {}
         self.runs: dict[RunRef, RunView] = {}
+        self.claims: dict[ItemId, Claim] = {}
         self.statuses: list[AgentStatus] = []
         self.stop_polling = False
         self.faults: dict[str, deque[Exception]] = {}
@@ -118,7 +120,11 @@ class FakeService:
         await anyio.lowlevel.checkpoint()
         self.acks.append((item.id, item.run_id))
         self._maybe_fail("ack")
-        return item.id not in self.refused_acks
+        if item.id in self.refused_acks:
+            return False
+        for name, waiting in self.pending.items():
+            self.pending[name] = deque(one for one in waiting if one.id != item.id)
+        return True
 
     async def fail(
         self, item: Item | RejectedItem, outcome: Outcome, *, files: Sequence[str]
@@ -138,6 +144,11 @@ class FakeService:
     async def upload(self, path: str, content: bytes) -> None:
         self._maybe_fail("upload")
         self.uploads[path] = content
+
+    async def look_up_items(self, origins: Sequence[Origin]) -> Mapping[ItemId, Claim]:
+        self._maybe_fail("look_up_items")
+        known = (origin.item_id for origin in origins if origin.item_id in self.claims)
+        return {item_id: self.claims[item_id] for item_id in known}
 
     async def look_up(self, runs: Sequence[RunRef]) -> Mapping[RunRef, RunView]:
         self._maybe_fail("look_up")
@@ -193,6 +204,8 @@ class FakeRunner:
         self.errors: deque[Exception] = deque()
         self.faults: dict[str, deque[Exception]] = {}
         self.serves = 0
+        self.finds = 0
+        self.prepared: set[RunId] = set()
         self.look_seconds = 0.0
         self.launched = anyio.Event()
         self.hang_after_create = False
@@ -258,10 +271,12 @@ class FakeRunner:
 
     async def find(self, identity: str) -> Sequence[FoundRun]:
         self._maybe_fail("find")
+        self.finds += 1
+        await anyio.lowlevel.checkpoint()
         return [
             FoundRun(
                 handle=self._handle(order),
-                trace=Trace.ENDED if run_id in self.ends else Trace.ALIVE,
+                trace=self._trace(run_id),
                 origin=order.origin,
             )
             for run_id, order in self.orders.items()
@@ -281,6 +296,11 @@ class FakeRunner:
         self.ends.setdefault(RunId(run_id), end)
         async with self.changed:
             self.changed.notify_all()
+
+    def _trace(self, run_id: RunId) -> Trace:
+        if run_id in self.prepared:
+            return Trace.PREPARED
+        return Trace.ENDED if run_id in self.ends else Trace.ALIVE
 
     def _handle(self, order: LaunchOrder) -> RunHandle:
         return RunHandle(backend=self.name, run_id=order.run.run_id, item_id=order.item_id, data={})
@@ -302,6 +322,8 @@ class World:
         self.stop_grace_seconds = 0.01
         self.start_timeout_seconds = 0.0
         self.patience_seconds = 0.03
+        self.orphan_grace_seconds = 300.0
+        self.end_orphans = False
 
     def agent(
         self,
@@ -316,6 +338,7 @@ class World:
             queue=self.service,
             presence=self.service,
             runs=self.service,
+            claims=self.service,
             jobs=self.jobs,
             targets={"fake": Target(runner=self.runner, builder=self.builder)},
             builds=anyio.CapacityLimiter(2),
@@ -330,6 +353,8 @@ class World:
             macros=self.macros,
             stop_grace_seconds=self.stop_grace_seconds,
             start_timeout_seconds=self.start_timeout_seconds,
+            orphan_grace_seconds=self.orphan_grace_seconds,
+            end_orphans=self.end_orphans,
             run_look_up_pauses=(0.0, 0.01),
         )
         return Agent(

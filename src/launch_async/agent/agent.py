@@ -21,6 +21,7 @@ from launch_async.agent.admission import Admission, QueueLimit
 from launch_async.agent.heartbeat import Heartbeat
 from launch_async.agent.journey import travel
 from launch_async.agent.poller import Poller
+from launch_async.agent.recover import Recovery
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Tools
 from launch_async.domain.errors import AgentUnfit, Unavailable, gravest
@@ -62,6 +63,7 @@ class Agent:
             stop=self.stop_polling,
             interval_seconds=heartbeat_seconds,
         )
+        self._recovery = Recovery(tools, hand_over=self._start_journey)
         self._pollers = [
             Poller(
                 queue,
@@ -143,6 +145,9 @@ class Agent:
             phase = tracked.entry.phase.value
             log.info("item adopted", item=tracked.item.id, run=tracked.item.run_id, phase=phase)
             self._start_journey(tracked)
+        if self._journeys is not None:
+            self._journeys.start_soon(self._guarded, self._recovery.run, name="recovery")
+        await unless_set(self._stopping, self._recovery.first_look)
 
     async def _register(self) -> bool:
         """Whether the agent may poll; an outage of the service is waited out."""

@@ -27,17 +27,18 @@ def origin_of(item: Item, tools: Tools) -> Origin:
     )
 
 
-def item_of(origin: Origin) -> Item:
+def item_of(origin: Origin, *, resource: str) -> Item:
     """The item as far as it must be known to watch its run, judge it and report.
 
-    Its key, its overrides and its resource config are lost: it can not be launched again.
+    Its key, its overrides and its resource config are lost: it cannot be launched again. `resource`
+    is the target that has the run now.
     """
     spec = RunSpec(
         entity=origin.run.entity,
         project=origin.run.project,
         job=origin.job,
         image=origin.image,
-        resource=origin.resource,
+        resource=resource,
         run_id=origin.run.run_id,
         author=origin.author,
     )

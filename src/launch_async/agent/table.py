@@ -54,6 +54,9 @@ class Table:
     def __len__(self) -> int:
         return len(self._items)
 
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self._items
+
     @property
     def changed(self) -> anyio.Condition:
         """Notified when an item leaves the table."""
@@ -82,6 +85,15 @@ class Table:
         entries = await self._journal.entries()
         self.adopted += len(entries)
         return [self._add(entry) for entry in entries]
+
+    async def restore(self, entry: Entry) -> Tracked | None:
+        """Track what an earlier life left on a backend and not here; None: it is open already."""
+        if entry.item.id in self._items:
+            return None
+        tracked = self._add(entry)
+        self.adopted += 1
+        await self._journal.write(entry)
+        return tracked
 
     async def move(
         self,

@@ -12,6 +12,7 @@ from launch_async.domain.secret import Secret
 from launch_async.kit.once import Once
 from launch_async.kit.shared import Shared
 from launch_async.ports.build import Builder
+from launch_async.ports.claims import Claims
 from launch_async.ports.configs import QueueConfigs
 from launch_async.ports.jobs import JobStore
 from launch_async.ports.presence import Presence
@@ -36,6 +37,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     queue: ItemQueue
     presence: Presence
     runs: RunDirectory
+    claims: Claims
     jobs: JobStore
     targets: Mapping[str, Target]
     """By resource type, in W&B's words: `local-process`, `local-container`."""
@@ -63,6 +65,10 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     """What this life of the agent has said already."""
     stop_grace_seconds: float
     """From a stop request to the forced end."""
+    orphan_grace_seconds: float = 300.0
+    """From the first sight of a run that no item is about to its end, if it is to be ended."""
+    end_orphans: bool = False
+    """Whether such runs are ended; else they are shown and left alone."""
     start_timeout_seconds: float
     """From launch to running; 0 is no limit."""
     run_look_up_pauses: tuple[float, ...] = (0.0, 0.5, 2.0, 5.0)

@@ -11,6 +11,7 @@ import structlog
 
 from launch_async.adapters.journals.sqlite import SqliteJournal
 from launch_async.adapters.queues.resource_configs import WandbQueueConfigs
+from launch_async.adapters.queues.claims import WandbClaims
 from launch_async.adapters.queues.wandb import OWN_VERSION, WandbQueueService, default_entity
 from launch_async.adapters.sources.wandb import WandbJobStore
 from launch_async.agent.admission import QueueLimit
@@ -76,6 +77,7 @@ async def open_agent(
             queue=service,
             presence=service,
             runs=service,
+            claims=WandbClaims(transport),
             jobs=jobs,
             targets=targets,
             builds=anyio.CapacityLimiter(config.agent.builds),
@@ -89,6 +91,8 @@ async def open_agent(
             macros={name: environ[name] for name in config.agent.macros if name in environ},
             stop_grace_seconds=config.stopped_run_timeout,
             start_timeout_seconds=config.agent.start_timeout,
+            orphan_grace_seconds=config.agent.orphans.grace,
+            end_orphans=config.agent.orphans.action == "end",
         )
         yield Agent(
             tools,

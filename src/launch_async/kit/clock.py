@@ -34,3 +34,9 @@ def seconds_since(moment: Moment) -> float:
     if moment.boot == boot_id():
         return max(0.0, time.monotonic() - moment.monotonic)
     return max(0.0, time.time() - moment.unix)
+
+
+def moment_at(unix: float) -> Moment:
+    """A moment that only the wall clock knows of; from now on a jump does not move it either."""
+    passed = max(0.0, time.time() - unix)
+    return Moment(unix=unix, boot=boot_id(), monotonic=time.monotonic() - passed)
