@@ -17,6 +17,7 @@ EXIT_FAILED = 1
 EXIT_CONFIG = 2
 EXIT_UNFIT = 3
 EXIT_INTERRUPTED = 130
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 class UsageFault(click.ClickException):
@@ -47,11 +48,22 @@ def set_up_logs(*, verbosity: int, log_file: str | None = None) -> None:
             if colours
             else structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.DEBUG if verbosity else logging.INFO
-        ),
         logger_factory=structlog.WriteLoggerFactory(stream),
     )
+    set_log_level("debug" if verbosity else "info")
+
+
+def set_log_level(level: str) -> None:
+    """Log what is of this level or graver from now on.
+
+    Raises:
+        ConfigError: there is no such level.
+    """
+    if level not in LOG_LEVELS:
+        msg = f"no log level {level!r}; there are {', '.join(LOG_LEVELS)}"
+        raise ConfigError(msg)
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
 
 
 def run_async(main: Callable[[], Awaitable[int]], *, use_uvloop: bool = True) -> None:

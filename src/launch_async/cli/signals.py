@@ -1,7 +1,9 @@
-"""SIGINT and SIGTERM: the first begins to stop, the second is in a hurry."""
+"""SIGINT and SIGTERM: the first begins to stop, the second is in a hurry. SIGHUP: reload."""
 
+import os
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Awaitable, Callable
 
 import anyio
 import structlog
@@ -10,10 +12,28 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 async def on_signals(
-    stop: Callable[[str], None], *, task_status: anyio.abc.TaskStatus[None]
+    stop: Callable[[str], None],
+    reload: Callable[[], Awaitable[None]] | None = None,
+    *,
+    task_status: anyio.abc.TaskStatus[None],
 ) -> None:
-    """Call `stop` with the signal's name for each one, until cancelled."""
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+    """Call `stop` with the signal's name, or `reload` at SIGHUP, until cancelled.
+
+    A program whose terminal was closed gets SIGHUP too, and ends by it as any other does.
+    """
+    handled = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if reload else [])
+    on_terminal = _is_terminal()
+    with anyio.open_signal_receiver(*handled) as received:
         task_status.started()
         async for number in received:
-            stop(signal.Signals(number).name)
+            if number != signal.SIGHUP or reload is None:
+                stop(signal.Signals(number).name)
+            elif on_terminal and not _is_terminal():
+                signal.signal(signal.SIGHUP, signal.SIG_DFL)
+                os.kill(os.getpid(), signal.SIGHUP)
+            else:
+                await reload()
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty()

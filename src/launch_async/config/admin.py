@@ -1,4 +1,7 @@
-"""Where the key of the admin API comes from: a file, or a variable. Never an argument."""
+"""Where the key of the admin API and an agent's admin token come from: a file, or a variable.
+
+Never an argument: those are for everybody on the machine to see.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +10,7 @@ from launch_async.domain.errors import ConfigError
 from launch_async.domain.secret import Secret
 
 ADMIN_KEY_VARIABLE = "LAUNCH_ASYNC_ADMIN_KEY"
+AGENT_VARIABLE = "LAUNCH_ASYNC_ADMIN_TOKEN"
 MIN_KEY_LENGTH = 40
 
 
@@ -16,25 +20,36 @@ def find_admin_key(path: Path | None, environ: Mapping[str, str]) -> Secret[str]
     Raises:
         ConfigError: the file cannot be read, or what is there is no key.
     """
+    return _found(path, environ, ADMIN_KEY_VARIABLE, "admin key")
+
+
+def find_agent_token(path: Path | None, environ: Mapping[str, str]) -> Secret[str] | None:
+    """As `find_admin_key`, what an agent's admin endpoint asks of who changes something."""
+    return _found(path, environ, AGENT_VARIABLE, "admin token")
+
+
+def _found(
+    path: Path | None, environ: Mapping[str, str], variable: str, thing: str
+) -> Secret[str] | None:
     if path is not None:
         try:
-            return _checked(path.read_text().strip(), str(path))
+            return _checked(path.expanduser().read_text().strip(), f"the {thing} in {path}")
         except OSError as error:
-            msg = f"the admin key file {path} cannot be read ({error.strerror})"
+            msg = f"the {thing} file {path} cannot be read ({error.strerror})"
             raise ConfigError(msg) from error
         except UnicodeDecodeError as error:
-            msg = f"the admin key file {path} holds no text"
+            msg = f"the {thing} file {path} holds no text"
             raise ConfigError(msg) from error
-    if ADMIN_KEY_VARIABLE not in environ:
+    if variable not in environ:
         return None
-    return _checked(environ[ADMIN_KEY_VARIABLE].strip(), ADMIN_KEY_VARIABLE)
+    return _checked(environ[variable].strip(), f"the {thing} in {variable}")
 
 
-def _checked(key: str, where: str) -> Secret[str]:
+def _checked(key: str, what: str) -> Secret[str]:
     plain = key.isascii() and key.isprintable() and " " not in key
     if not plain or len(key) < MIN_KEY_LENGTH:
         msg = (
-            f"the admin key in {where} is not one: it takes {MIN_KEY_LENGTH} or more plain "
+            f"{what} is not one: it takes {MIN_KEY_LENGTH} or more plain "
             "characters without blanks, such as those of `openssl rand -hex 32`"
         )
         raise ConfigError(msg)
