@@ -77,6 +77,8 @@ async def _launched(tracked: Tracked, tools: Tools) -> RunHandle | Outcome:
     """The run's handle; the outcome of an item that certainly has no run."""
     try:
         order = await prepare(tracked, tools)
+        for warning in order.work.warnings:
+            tools.warnings.add(tracked, warning)
         return await launch(tracked, order, tools)
     except Exception as error:
         _raise_unfit(error)

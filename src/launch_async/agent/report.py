@@ -1,10 +1,16 @@
 """Report: tell the queue how the item ended, then clean up. Repeated until it has been told."""
 
+from collections.abc import Mapping, Sequence
+
+import anyio
 import structlog
 
-from launch_async.agent.insist import insist, pause_after
+from launch_async.agent.bundle import bundle_of
+from launch_async.agent.insist import pause_after
+from launch_async.agent.launch import found_runs
+from launch_async.agent.requeue import requeue
 from launch_async.agent.table import Tracked
-from launch_async.agent.tools import Tools
+from launch_async.agent.tools import Target, Tools
 from launch_async.domain.errors import ItemError, Unavailable
 from launch_async.domain.outcome import Outcome
 from launch_async.domain.phase import Phase
@@ -17,20 +23,70 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 async def report(tracked: Tracked, outcome: Outcome, tools: Tools) -> None:
     """After this the service knows and nothing is left on the backend; survives any outage."""
     await tools.table.move(tracked, Phase.REPORTING, outcome=outcome)
+    if outcome.again:  # its next agent finds nothing of it in its way
+        await _clean_up(tracked, tools)
     if outcome.failed:
         log.warning("item failed", reason=outcome.reason, message=outcome.message.split("\n")[0])
-        await _tell(tracked, outcome, tools)
-    await _clean_up(tracked, tools)
+        telling = _Report(tracked, outcome, tools)
+        await telling.keep()
+        await tools.reports.tell(telling.attempt, ended_at=telling.ended_at, rest=telling.rest)
+    if not outcome.again:
+        await _clean_up(tracked, tools)
 
 
-async def _tell(tracked: Tracked, outcome: Outcome, tools: Tools) -> None:
-    files = await _upload(tracked, outcome, tools)
-    await insist(
-        lambda: tools.queue.fail(tracked.item, outcome, files=files),
-        doing="waiting to report",
-        tracked=tracked,
-        tools=tools,
-    )
+class _Report:
+    """One failed item's report; what an attempt has done, the next one need not do again."""
+
+    def __init__(self, tracked: Tracked, outcome: Outcome, tools: Tools) -> None:
+        self._tracked = tracked
+        self._outcome = outcome
+        self._tools = tools
+        self._bundle: Mapping[str, bytes] = bundle_of(tracked, outcome, tools)
+        self._uploaded: dict[str, None] = {}
+        self._patience_ends = anyio.current_time() + tools.upload_seconds
+        self._sick = False
+        ends = [event.at for event in tracked.entry.events if event.what == Phase.REPORTING]
+        self.ended_at = ends[0] if ends else tracked.item.popped_at
+
+    async def keep(self) -> None:
+        """The bundle in the state folder; a report does not wait for it."""
+        try:
+            await self._tools.bundles.keep(self._tracked.item.id, self._bundle)
+        except OSError as error:
+            log.warning("bundle not kept", reason=str(error))
+
+    async def attempt(self) -> None:
+        """Raises `Unavailable` when it must be repeated."""
+        files = await self._upload()
+        outcome: Outcome | None = self._tracked.entry.outcome or self._outcome
+        if outcome is not None and outcome.again:
+            outcome = await requeue(self._tracked, outcome, self._tools, files=files)
+        if outcome is not None:
+            await self._tools.queue.fail(self._tracked.item, outcome, files=files)
+        if self._sick:
+            log.info("answered again", doing="waiting to report")
+
+    async def rest(self, error: Unavailable) -> None:
+        """An outage is logged once."""
+        if not self._sick:
+            log.warning("no answer, trying again", doing="waiting to report", reason=str(error))
+        self._sick = True
+        self._tracked.detail = f"waiting to report: {error}"
+        await pause_after(error, self._tools)
+
+    async def _upload(self) -> Sequence[str]:
+        """Paths in the agent's hidden run; without those that it does not take for long."""
+        try:
+            for path, content in self._bundle.items():
+                place = f"{self._tracked.item.id}/{path}"
+                if place not in self._uploaded:
+                    await self._tools.presence.upload(place, content)
+                    self._uploaded[place] = None
+        except Unavailable as error:
+            if anyio.current_time() < self._patience_ends:
+                raise
+            log.warning("bundle not uploaded", reason=str(error))
+        return list(self._uploaded)
 
 
 async def _clean_up(tracked: Tracked, tools: Tools) -> None:
@@ -41,7 +97,7 @@ async def _clean_up(tracked: Tracked, tools: Tools) -> None:
     for _ in range(CLEAN_UP_TRIES):
         try:
             if handle is None:
-                await target.builder.discard(tracked.item)
+                await _discard(tracked, target, tools)
             else:
                 await target.runner.remove(handle)
         except (ItemError, Unavailable, OSError) as error:
@@ -54,38 +110,10 @@ async def _clean_up(tracked: Tracked, tools: Tools) -> None:
             return
 
 
-async def _upload(tracked: Tracked, outcome: Outcome, tools: Tools) -> list[str]:
-    """The error file's path in the agent's hidden run; none when it cannot be uploaded."""
-    path = f"{tracked.item.id}/error/error.log"
-    content = error_file(tracked, outcome).encode()
-    try:
-        await insist(
-            lambda: tools.presence.upload(path, content),
-            doing="uploading the error file",
-            tracked=tracked,
-            tools=tools,
-            within_seconds=tools.upload_seconds,
-        )
-    except Unavailable as error:
-        log.warning("error file not uploaded", reason=str(error))
-        return []
-    return [path]
-
-
-def error_file(tracked: Tracked, outcome: Outcome) -> str:
-    """What the item's user finds behind the message: facts first, then the log's last lines."""
-    item = tracked.item
-    facts = {
-        "item": item.id,
-        "queue": item.queue,
-        "run": item.run,
-        "job": item.spec.job or item.spec.image,
-        "stage": outcome.stage,
-        "reason": outcome.reason,
-        "exit code": outcome.exit_code,
-    }
-    lines = [f"{name}: {value}" for name, value in facts.items() if value is not None]
-    lines += ["", outcome.message.split(". Last lines of its log:")[0]]
-    if outcome.log_tail:
-        lines += ["", f"last {len(outcome.log_tail)} lines of the log:", *outcome.log_tail]
-    return "\n".join(lines) + "\n"
+async def _discard(tracked: Tracked, target: Target, tools: Tools) -> None:
+    """What was prepared; and what a launch that was broken off may have left."""
+    if any(event.what == Phase.LAUNCHING for event in tracked.entry.events):
+        for run in await found_runs(target, tools):
+            if run.handle.item_id == tracked.item.id:
+                await target.runner.remove(run.handle)
+    await target.builder.discard(tracked.item)

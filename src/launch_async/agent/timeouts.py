@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from launch_async.config.model import LaunchConfig
 from launch_async.domain.ids import QueueRef
 
 
@@ -30,17 +31,32 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
     start_seconds: float = 0.0
     run_seconds: float = 0.0
-    queues: Mapping[QueueRef, QueueTimeouts] = {}
+    queues: Mapping[str, QueueTimeouts] = {}
+    """By the queue's name; an agent's queues have one owner."""
 
     def start(self, queue: QueueRef) -> TimeLimit:
         """From launch to running."""
-        own = self.queues.get(queue, QueueTimeouts()).start_seconds
+        own = self.queues.get(queue.name, QueueTimeouts()).start_seconds
         return _limit(own, self.start_seconds, queue, "start_timeout")
 
     def run(self, queue: QueueRef) -> TimeLimit:
         """From launch to the end."""
-        own = self.queues.get(queue, QueueTimeouts()).run_seconds
+        own = self.queues.get(queue.name, QueueTimeouts()).run_seconds
         return _limit(own, self.run_seconds, queue, "run_timeout")
+
+
+def timeouts_of(config: LaunchConfig) -> Timeouts:
+    """What a configuration says of them."""
+    return Timeouts(
+        start_seconds=config.agent.start_timeout,
+        run_seconds=config.agent.run_timeout,
+        queues={
+            queue.name: QueueTimeouts(
+                start_seconds=queue.start_timeout, run_seconds=queue.run_timeout
+            )
+            for queue in config.queue_configs()
+        },
+    )
 
 
 def _limit(own: float | None, agents: float, queue: QueueRef, name: str) -> TimeLimit:

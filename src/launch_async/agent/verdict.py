@@ -5,11 +5,12 @@ from collections.abc import Mapping
 import anyio
 import structlog
 
+from launch_async.agent.bundle import LOG_MARK
 from launch_async.agent.insist import insist
+from launch_async.agent.masks import masked
 from launch_async.agent.prepare import target_of
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Tools
-from launch_async.domain.environment import run_secrets
 from launch_async.domain.errors import ItemError, Reason, Stage, Unavailable
 from launch_async.domain.ids import RunRef
 from launch_async.domain.outcome import SUCCEEDED, Outcome
@@ -20,20 +21,27 @@ from launch_async.ports.runs import RunView
 LOG_TAIL_LINES = 500
 MESSAGE_TAIL_LINES = 20
 
+_OUR_LIMITS = frozenset({Reason.START_TIMEOUT, Reason.RUN_TIMEOUT})
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 async def judge(tracked: Tracked, handle: RunHandle, end: RunEnd, tools: Tools) -> Outcome:
-    """The outcome. A clean exit counts only with a run: the job must have called `wandb.init`."""
+    """The outcome. A clean exit counts only with a run: the job must have called `wandb.init`.
+
+    Only verdicts that need the service's word wait for it.
+    """
     runner = target_of(tracked.item, tools).runner
-    view = await _run_view(tracked, tools, patient=end.clean)
+    view = None
+    if end.clean or tracked.stop.is_set() or end.reason is Reason.PREEMPTED:
+        view = await _run_view(tracked, tools, patient=end.clean)
     if end.clean and view is not None:
         return SUCCEEDED
     tail = await _log_tail(tracked, runner, handle, tools)
-    if tracked.stop.is_set() and end.reason is not Reason.START_TIMEOUT:
-        if view is not None:
-            return Outcome(failed=False, message="stopped on request", reason=Reason.STOPPED)
-        return _failed("stopped on request before it called wandb.init", Reason.STOPPED, end, tail)
+    if tracked.stop.is_set() and end.reason not in _OUR_LIMITS:
+        return _stopped(end, view, tail)
+    if end.reason is Reason.PREEMPTED:
+        return _preempted(tracked, end, view, tail, tools)
     if end.clean:
         message = (
             "the job exited with 0 but never called wandb.init, so there is no run. Call "
@@ -61,19 +69,53 @@ def verdict_on(error: Exception) -> Outcome:
             return Outcome(failed=True, message=message, stage=Stage.AGENT, reason=Reason.INTERNAL)
 
 
+def _stopped(end: RunEnd, view: RunView | None, tail: tuple[str, ...]) -> Outcome:
+    if view is not None:  # the item follows its run
+        return Outcome(failed=False, message="stopped on request", reason=Reason.STOPPED)
+    return _failed("stopped on request before it called wandb.init", Reason.STOPPED, end, tail)
+
+
+def _preempted(
+    tracked: Tracked, end: RunEnd, view: RunView | None, tail: tuple[str, ...], tools: Tools
+) -> Outcome:
+    if view is not None and view.state == "finished":
+        return SUCCEEDED
+    before = tracked.item.spec.resume_count
+    said = f" ({end.detail})" if end.detail else ""
+    if before >= tools.item_retries:
+        message = (
+            f"its backend took the machine away{said}, and it was queued again {before} times "
+            "already, which is all that `agent.item_retries` allows"
+        )
+        return _failed(message, Reason.PREEMPTED, end, tail)
+    return Outcome(
+        failed=True,
+        message=f"its backend took the machine away{said}: queued again to go on with the same run"
+        f" ({before + 1} of {tools.item_retries})",
+        reason=Reason.PREEMPTED,
+        exit_code=end.exit_code,
+        signal=end.signal,
+        again=True,
+        log_tail=tail,
+    )
+
+
 def _failed(message: str, reason: Reason, end: RunEnd, tail: tuple[str, ...]) -> Outcome:
     shown = "\n".join(tail[-MESSAGE_TAIL_LINES:])
     return Outcome(
         failed=True,
-        message=f"{message}. Last lines of its log:\n{shown}" if tail else f"{message}.",
+        message=f"{message}{LOG_MARK}\n{shown}" if tail else f"{message}.",
         stage=Stage.RUN,
         reason=reason,
         exit_code=end.exit_code,
+        signal=end.signal,
         log_tail=tail,
     )
 
 
 def _how(end: RunEnd) -> str:
+    if end.reason in _OUR_LIMITS:
+        return f"the run was ended: {end.detail}"
     said = f" ({end.detail})" if end.detail else ""
     if end.exit_code is not None:
         return f"the job exited with code {end.exit_code}{said}"
@@ -112,6 +154,4 @@ async def _log_tail(
     except (ItemError, Unavailable, OSError) as error:
         log.warning("log cannot be read", reason=str(error))
         return ()
-    for secret in run_secrets(tracked.item, agent_key=tools.api_key).values():
-        tail = tuple(line.replace(secret.reveal(), "***") for line in tail)
-    return tail
+    return tuple(masked(line, tracked.item, tools.api_key) for line in tail)

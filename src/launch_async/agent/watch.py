@@ -11,13 +11,14 @@ from launch_async.agent.prepare import target_of
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Tools
 from launch_async.domain.errors import LaunchError, Reason, Unavailable
-from launch_async.domain.run import RunEnd, RunHandle, RunState
-from launch_async.kit.clock import unix_now
+from launch_async.domain.run import RunEnd, RunHandle, RunState, RunStatus
+from launch_async.kit.clock import seconds_since
 
 KILL_AFTER_SECONDS = 10.0
 """From asking a run to end to making it end."""
-MIN_START_SECONDS = 60.0
-"""What a run that is seen starting gets at least, so that a jump of the clock ends nothing."""
+MIN_WAIT_SECONDS = 60.0
+"""What a run that an earlier life launched gets at least, however long ago that seems: its backend
+may be about to say that it started or ended."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -28,22 +29,26 @@ async def watch(tracked: Tracked, handle: RunHandle, tools: Tools) -> RunEnd:
     async with anyio.create_task_group() as group:
         group.start_soon(watched.end_on_request, name="stop")
         group.start_soon(watched.end_unstarted, name="start timeout")
+        group.start_soon(watched.end_overdue, name="run timeout")
         await watched.follow()
         group.cancel_scope.cancel()
     return watched.end
 
 
 class _Watched:
-    """One run under watch; three tasks share what they learn of it."""
+    """One run under watch; its tasks share what they learn of it."""
 
     def __init__(self, tracked: Tracked, handle: RunHandle, tools: Tools) -> None:
         self._tracked = tracked
         self._handle = handle
         self._tools = tools
         self._runner = target_of(tracked.item, tools).runner
+        self._seen = anyio.Event()
         self._seen_starting = anyio.Event()
         self._started = anyio.Event()
-        self._timed_out = False
+        self._waits_for = ""
+        """What the backend said last of a run that has not started."""
+        self._timed_out: RunEnd | None = None
         self.end = RunEnd(exit_code=None, reason=Reason.VANISHED)
 
     async def follow(self) -> None:
@@ -68,14 +73,22 @@ class _Watched:
         async with aclosing(self._runner.watch(self._handle)) as statuses:
             async for status in statuses:
                 self._tracked.detail = status.detail or status.state.value
-                if status.state is RunState.STARTING:
-                    self._seen_starting.set()
-                if status.state is RunState.RUNNING:
-                    self._started.set()
+                self._note(status)
                 if status.end is not None:
                     self.end = self._judged(status.end)
                     return True
         return False
+
+    def _note(self, status: RunStatus) -> None:
+        if status.warning:
+            self._tools.warnings.add(self._tracked, status.warning)
+        if status.state is RunState.STARTING:
+            self._waits_for = status.detail
+            self._seen_starting.set()
+        if status.state is RunState.RUNNING:
+            self._started.set()
+        if status.state is not RunState.UNKNOWN:
+            self._seen.set()
 
     async def end_on_request(self) -> None:
         """The service tells the run itself to stop; who does not within the grace is ended."""
@@ -90,24 +103,44 @@ class _Watched:
         Counted from its launch, but only for a run that its backend shows as starting: one that an
         earlier life launched long ago may run well, and is looked at first.
         """
-        limit = self._tools.start_timeout_seconds
-        if not limit:
+        limit = self._tools.timeouts.start(self._tracked.item.queue)
+        if not limit.seconds:
             return
         await self._seen_starting.wait()
-        waited = max(0.0, unix_now() - (self._tracked.entry.launched_at or unix_now()))
-        with anyio.move_on_after(max(limit - waited, min(limit, MIN_START_SECONDS))):
+        with anyio.move_on_after(self._left(limit.seconds)):
             await self._started.wait()
             return
-        log.warning("run did not start in time", seconds=limit)
-        self._timed_out = True
+        said = f"; its backend says: {self._waits_for}" if self._waits_for else ""
+        await self._end_for(
+            Reason.START_TIMEOUT, f"it was not running within {limit} after its launch{said}"
+        )
+
+    async def end_overdue(self) -> None:
+        """A run that never ends must not hold its slot for ever, if its queue or agent says so."""
+        limit = self._tools.timeouts.run(self._tracked.item.queue)
+        if not limit.seconds:
+            return
+        await self._seen.wait()
+        await anyio.sleep(self._left(limit.seconds))
+        await self._end_for(Reason.RUN_TIMEOUT, f"it was not done within {limit} after its launch")
+
+    def _left(self, limit_seconds: float) -> float:
+        """What is left of a limit; nobody's clock but the machine's since its start counts."""
+        launched = self._tracked.entry.launched
+        passed = 0.0 if launched is None else seconds_since(launched)
+        return max(limit_seconds - passed, min(limit_seconds, MIN_WAIT_SECONDS))
+
+    async def _end_for(self, reason: Reason, detail: str) -> None:
+        log.warning("run took too long", reason=reason.value, detail=detail)
+        self._timed_out = RunEnd(exit_code=None, reason=reason, detail=detail)
         await self._cancel()
 
     def _judged(self, end: RunEnd) -> RunEnd:
-        if not self._timed_out:
+        if self._timed_out is None:
             return end
-        limit = f"{self._tools.start_timeout_seconds:.0f} s"
-        detail = f"not running {limit} after its launch"
-        return msgspec.structs.replace(end, reason=Reason.START_TIMEOUT, detail=detail)
+        return msgspec.structs.replace(
+            end, reason=self._timed_out.reason, detail=self._timed_out.detail
+        )
 
     async def _cancel(self) -> None:
         await insist(

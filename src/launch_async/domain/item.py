@@ -3,6 +3,7 @@
 import msgspec
 
 from launch_async.domain.ids import ItemId, QueueRef, RunId, RunRef
+from launch_async.domain.secret import Secret
 from launch_async.domain.spec import RunSpec
 
 
@@ -18,6 +19,9 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
     lease: str | None = None
     """The token of the lease, on services that have such; the ack and the fail show it again."""
+
+    sent: Secret[str] | None = None
+    """The run spec's JSON as it came, where a requeue is a new push; it may hold a key."""
 
     @property
     def run(self) -> RunRef:

@@ -18,6 +18,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Number of the signal that ended the run."""
     again: bool = False
     """Whether the item goes back to its queue to go on with the same run: it was preempted."""
+    asked: bool = False
+    """Whether the service may have been asked to queue it again."""
     log_tail: tuple[str, ...] = ()
     """Last lines of the run's own output, oldest first, for the uploaded error file."""
 

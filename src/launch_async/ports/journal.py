@@ -31,7 +31,6 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     phase: Phase
     handle: RunHandle | None = None
     outcome: Outcome | None = None
-    launched_at: float | None = None
     launched: Moment | None = None
     """When the backend got the run."""
     events: tuple[Event, ...] = ()

@@ -5,6 +5,8 @@ state_dir/runs/<run>/code          the run's own copy, fetched aside and then re
 state_dir/envs/<key>/              shared by all runs with the same requirements and Python
 state_dir/envs/<key>/complete      written last: without it the folder is a crash's leftover
 state_dir/envs/<key>.log, .lock    what pip said; who is building (across processes)
+state_dir/envs/<key>.missing       requirements that the environment does without
+state_dir/runs/<run>/environment   the key that this run needs: such are not evicted
 state_dir/envs/base-<python>       pip alone, to copy from
 ```
 """
@@ -16,7 +18,7 @@ import re
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Set
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -27,18 +29,24 @@ import anyio.to_thread
 import msgspec
 import structlog
 
+from launch_async.adapters.builders.eviction import NEEDS, Shelf
 from launch_async.adapters.builders.pip import ToolFailed, run_tool
 from launch_async.adapters.builders.requirements import Requirements, find_requirements
 from launch_async.adapters.builders.venv import make_base, make_from_base
 from launch_async.domain.errors import ItemError, Reason, Stage
+from launch_async.domain.ids import RunId
 from launch_async.domain.item import Item
 from launch_async.domain.job import ArtifactSource, GitSource, ImageSource
+from launch_async.kit.keep import Keep
 from launch_async.kit.names import plain_name
 from launch_async.ports.build import BuildOrder
 from launch_async.ports.jobs import JobStore
+from launch_async.ports.retention import Pruned
 from launch_async.ports.runner import CodeWork, Work
 
 log = structlog.get_logger()
+
+KEEP = Keep(max_age_seconds=14 * 86400, max_bytes=5 * 10**9)
 
 _LOCK_SECONDS = 0.25
 _ASK = "import sys; print(sys.implementation.name, *sys.version_info[:3])"
@@ -61,6 +69,7 @@ class EnvironmentBuilder:
         *,
         python: Path | None = None,
         install_timeout_seconds: float = 1800.0,
+        keep: Keep = KEEP,
     ) -> None:
         self._runs = state_dir.absolute() / "runs"
         self._environments = state_dir.absolute() / "envs"
@@ -68,7 +77,8 @@ class EnvironmentBuilder:
         self._python = python or Path(sys.executable)
         self._install_timeout_seconds = install_timeout_seconds
         self._versions: dict[str, str | None] = {}
-        self._building: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+        self._building: defaultdict[Path, anyio.Lock] = defaultdict(anyio.Lock)
+        self._shelf = Shelf(self._environments, self._runs, keep)
 
     async def build(self, order: BuildOrder) -> Work:
         """The run's working copy, and the environment that it asks for, made or found."""
@@ -83,16 +93,32 @@ class EnvironmentBuilder:
         code = await self._working_copy(order.item, source)
         needs = await anyio.to_thread.run_sync(find_requirements, code)
         python, version = await self._interpreter(order.job.runtime)
+        warnings = _other_python(order.job.runtime, version)
         folder = self._environment_folder(order.item, source, needs, f"{python} {version}")
+        await anyio.to_thread.run_sync(code.with_name(NEEDS).write_text, folder.name)
         await self._environment(folder, needs, python=python, code=code)
-        has_wandb = await anyio.to_thread.run_sync(_has_wandb, folder)
-        if not has_wandb:
-            log.warning("environment has no wandb: the run may never show", run=order.item.run_id)
+        warnings += await anyio.to_thread.run_sync(_warnings_of, folder)
         return CodeWork(
             directory=_inside(code, order.item.spec.overrides.working_dir),
             bin_directory=folder / "bin",
             entrypoint=order.entrypoint,
+            warnings=tuple(warnings),
         )
+
+    async def prune(self, open_runs: Set[RunId]) -> Pruned:
+        """Evict environments that are beyond their limits, and old working copies of nobody."""
+        left = await anyio.to_thread.run_sync(self._shelf.delete_leftovers, open_runs)
+        removed, freed = left.removed, left.freed_bytes
+        for one in await anyio.to_thread.run_sync(self._shelf.candidates):
+            lock = self._building[one.path]
+            if lock.locked():
+                continue  # it is being made
+            async with lock:
+                aside = await anyio.to_thread.run_sync(self._shelf.set_aside, one.path)
+            if aside is not None:
+                await anyio.to_thread.run_sync(self._shelf.delete, aside)
+                removed, freed = removed + 1, freed + one.size
+        return Pruned(removed, freed)
 
     async def discard(self, item: Item) -> None:
         """Remove the item's working copy; another item's of the same run id stays."""
@@ -160,23 +186,24 @@ class EnvironmentBuilder:
             if needed:
                 await self._make(folder, needs, python=python, code=code)
         with suppress(OSError):
-            os.utime(folder)  # the least recently used ones may be deleted one day
+            os.utime(folder)  # the longest unused ones are evicted
 
     @asynccontextmanager
     async def _made_once(self, folder: Path) -> AsyncGenerator[bool, None]:
         """Whether the block must make `folder`, emptied for it; marked complete after the block."""
         complete = folder / "complete"
-        if complete.exists():
-            yield False
-            return
-        async with self._building[str(folder)], _file_lock(folder.with_suffix(".lock")):
+        async with self._building[folder]:  # for the look too: an eviction holds it
             if complete.exists():
                 yield False
                 return
-            folder.with_suffix(".log").unlink(missing_ok=True)
-            await anyio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
-            yield True
-            complete.touch()
+            async with _file_lock(folder.with_suffix(".lock")):
+                if complete.exists():
+                    yield False
+                    return
+                folder.with_suffix(".log").unlink(missing_ok=True)
+                await anyio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
+                yield True
+                complete.touch()
 
     async def _make(self, folder: Path, needs: Requirements, *, python: Path, code: Path) -> None:
         log.info("environment is made", folder=str(folder), requirements=len(needs.lines))
@@ -239,6 +266,8 @@ class EnvironmentBuilder:
                 if len(missing) == len(needs.lines):
                     raise
                 log.warning("requirement could not be installed", line=line, why=error.said[-1:])
+        if missing:
+            output.with_suffix(".missing").write_text("\n".join(missing), encoding="utf-8")
 
 
 def _is_copy(code: Path, mark: Path, copy: Copy) -> bool:
@@ -257,6 +286,7 @@ def _discard(run: Path, item_id: str) -> None:
         pass  # not fetched to the end: nobody can be at work in it
     else:
         mark.unlink()
+    (run / NEEDS).unlink(missing_ok=True)
     for folder in (run / "code", run / "code.fetching", run / "env"):
         shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):  # the runner's records keep the folder
@@ -266,6 +296,7 @@ def _discard(run: Path, item_id: str) -> None:
 def _clear(run: Path, code: Path, aside: Path, mark: Path) -> None:
     run.mkdir(mode=0o700, parents=True, exist_ok=True)
     mark.unlink(missing_ok=True)  # first: a half-deleted copy must not look whole
+    (run / NEEDS).unlink(missing_ok=True)
     for folder in (code, aside, run / "env"):
         if folder.exists():
             shutil.rmtree(folder)
@@ -281,8 +312,23 @@ def _inside(code: Path, working_dir: str | None) -> Path:
     return folder
 
 
-def _has_wandb(folder: Path) -> bool:
-    return any(folder.glob("lib/python*/site-packages/wandb/__init__.py"))
+def _other_python(runtime: str | None, version: str) -> list[str]:
+    wanted = re.search(r"(\d+)\.(\d+)", runtime or "")
+    if wanted is None or version.split()[1:3] == [wanted[1], wanted[2]]:
+        return []
+    used = ".".join(version.split()[1:3])
+    return [f"the job wants Python {wanted[0]}, which this machine has not: it runs on {used}"]
+
+
+def _warnings_of(folder: Path) -> list[str]:
+    found: list[str] = []
+    missing = folder.with_suffix(".missing")
+    if missing.exists():
+        lines = missing.read_text(encoding="utf-8").splitlines()
+        found.append(f"requirements that could not be installed: {', '.join(lines)}")
+    if not any(folder.glob("lib/python*/site-packages/wandb/__init__.py")):
+        found.append("the job's environment has no wandb, so its run may never show")
+    return found
 
 
 @asynccontextmanager
