@@ -86,7 +86,8 @@ class SqliteJournal:
 
     async def _execute(self, statement: str, values: tuple[Any, ...]) -> None:
         try:
-            await self._connection.execute(statement, values)
+            # Its rows are fetched in the same step: a cursor that is open locks the next checkpoint.
+            await self._connection.execute_fetchall(statement, values)
         except sqlite3.Error as error:
             raise AgentUnfit(_broken(self._path, error)) from error
 
