@@ -140,7 +140,8 @@ class LaunchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_schedulers: Limit = 1
     """Sweep schedulers at once; -1 is no limit."""
     secure_mode: bool = False
-    """Refuse items that override the entry point of their job."""
+    """Refuse items that override the entry point of their job, or set what only their queue's
+    config may set (domain/policy.py)."""
     verbosity: Annotated[int, msgspec.Meta(ge=0)] = 0
     """0: one line per change of state; 1 and more: debug lines too."""
     stopped_run_timeout: Annotated[int, msgspec.Meta(ge=0)] = 60
