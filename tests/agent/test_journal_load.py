@@ -24,13 +24,13 @@ async def test_items_that_end_at_once_on_a_busy_loop_lock_nothing(tmp_path: Path
         await journal.forget(item.id)
 
     async def be_busy() -> None:
-        for _ in range(60):
+        for _ in range(40):
             time.sleep(0.005)  # noqa: ASYNC251 - the loop must lag behind the journal's thread
             await anyio.lowlevel.checkpoint()
 
     async with SqliteJournal.open(tmp_path) as journal:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(be_busy)
-            for number in range(60):
+            for number in range(24):
                 tasks.start_soon(end_after_writes, number)
         assert await journal.entries() == []

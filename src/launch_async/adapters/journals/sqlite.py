@@ -86,7 +86,7 @@ class SqliteJournal:
 
     async def _execute(self, statement: str, values: tuple[Any, ...]) -> None:
         try:
-            # Its rows are fetched in the same step: a cursor that is open locks the next checkpoint.
+            # Fetched in the same step: a cursor that is open would lock the next checkpoint.
             await self._connection.execute_fetchall(statement, values)
         except sqlite3.Error as error:
             raise AgentUnfit(_broken(self._path, error)) from error
