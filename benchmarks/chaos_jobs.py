@@ -5,16 +5,14 @@ is seen by the engine: its event stream has each start and each end. A job with 
 of it in two plain requests, without the wandb client: upsertBucket, then the run's end.
 """
 
-import json
 import random
-import subprocess
-import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
+from engine_events import EngineEvents
 
 TINY = "launch-async-test/tiny:latest"
 ITEM_LABEL = "launch-async.item"
@@ -148,32 +146,23 @@ class Witnesses:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.file.touch()
-        self._events: list[tuple[str, str, int]] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._events = EngineEvents(f"image={TINY}", f"label={ITEM_LABEL}")
 
     def __enter__(self) -> Self:
-        command = ["docker", "events", "--filter", "type=container", "--filter", f"image={TINY}"]
-        self._stream = subprocess.Popen(
-            [*command, "--filter", f"label={ITEM_LABEL}", "--format", "{{json .}}"],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._reader.start()
+        self._events.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stream.kill()
-        self._stream.wait()
-        self._reader.join(10)
+    def __exit__(self, *about: object) -> None:
+        self._events.__exit__(*about)
 
     def begun(self, pushed: Mapping[str, Job]) -> Counter[int]:
         """How often each job began."""
         words = [line.split() for line in self.file.read_text().splitlines()]
         seen = Counter(int(said[1]) for said in words if said[0] == "begin")
         return seen + Counter(
-            pushed[item].number
-            for action, item, _ in tuple(self._events)
-            if action == "start" and item in pushed
+            pushed[event.facts[ITEM_LABEL]].number
+            for event in self._events.seen
+            if event.action == "start" and event.facts[ITEM_LABEL] in pushed
         )
 
     def ends(self, pushed: Mapping[str, Job]) -> dict[int, Sequence[int]]:
@@ -183,15 +172,8 @@ class Witnesses:
             match line.split():
                 case ["end", number, code]:
                     found[int(number)].append(int(code))
-        for action, item, code in tuple(self._events):
-            if action == "die" and item in pushed:
-                found[pushed[item].number].append(code)
+        for event in self._events.seen:
+            job = pushed.get(event.facts[ITEM_LABEL])
+            if event.action == "die" and job is not None:
+                found[job.number].append(int(event.facts["exitCode"]))
         return dict(found)
-
-    def _read(self) -> None:
-        assert self._stream.stdout is not None
-        for line in self._stream.stdout:
-            event = json.loads(line)
-            facts = event["Actor"]["Attributes"]
-            code = int(facts.get("exitCode") or 0)
-            self._events.append((event["Action"], facts[ITEM_LABEL], code))
