@@ -1,10 +1,20 @@
 """secure_mode: the queue's config is trusted, and only what an item changes of it is checked."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from launch_async.domain.policy import MAX_NAMED, QueueDefaults, is_for, refusals
+from launch_async.domain.policy import (
+    CONTAINER_KEYS,
+    MAX_NAMED,
+    POD_KEYS,
+    PROGRAM_VARIABLES,
+    QueueDefaults,
+    is_for,
+    refusals,
+)
 from launch_async.domain.spec import Overrides, RunSpec
 
 
@@ -179,3 +189,10 @@ def test_an_item_belongs_to_the_type_of_its_queue():
     assert is_for("local-process", QueueDefaults(resource="local-process", args={}))
     assert not is_for("local-process", QueueDefaults(resource="local-container", args={}))
     assert is_for("vertex", QueueDefaults(resource="gcp-vertex", args={}))
+
+
+def test_the_page_names_all_that_is_locked():
+    page = Path(__file__).parents[2] / "docs" / "configuration.md"
+    section = page.read_text(encoding="utf-8").partition("#### What secure mode refuses")[2]
+    named = set(re.findall(r"`([^`]+)`", section.partition("Neither the job")[0]))
+    assert named >= CONTAINER_KEYS | PROGRAM_VARIABLES | POD_KEYS

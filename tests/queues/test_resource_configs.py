@@ -1,5 +1,6 @@
 """Queues' resource configs: read from the real control plane, kept a while, and odd answers."""
 
+import json
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from structlog.testing import capture_logs
 from launch_async.adapters.queues.resource_configs import WandbQueueConfigs
 from launch_async.domain.errors import Unavailable
 from launch_async.domain.ids import QueueRef
-from launch_async.domain.policy import QueueDefaults
+from launch_async.domain.policy import QueueDefaults, refusals
 from launch_async.domain.secret import Secret
+from launch_async.wire.codec import decode_run_spec
 from launch_async.wire.operations import LAUNCH_PROJECT
 from launch_async.wire.transport import Transport
 from real_server import ENTITY, RealServer, real_server
@@ -119,3 +121,44 @@ async def test_an_outage_is_no_answer_and_not_asked_again_at_once(
         with pytest.raises(Unavailable, match="503"):
             await configs.defaults_of(QUEUE)
     assert len(api.requests) == 1
+
+
+POP = """mutation Pop($entity: String!, $queue: String!) {
+  popFromRunQueue(input: {
+    entityName: $entity, projectName: "model-registry", queueName: $queue
+  }) { runSpec }
+}"""
+UPSERT = """mutation Upsert($entity: String!, $config: JSONString!, $variables: JSONString!) {
+  upsertRunQueue(input: {
+    entityName: $entity, projectName: "model-registry", queueName: "q",
+    resourceType: "local-container", resourceConfig: $config, templateVariables: $variables
+  }) { success }
+}"""
+
+
+async def test_an_item_as_it_was_pushed_has_nothing_of_its_own_beyond_the_queues_templates(
+    server: RealServer,
+):
+    config = {"command": "run {{mode}}", "network": "{{net}}", "memory": "1g"}
+    variables = {
+        "mode": {"schema": {"type": "string", "enum": ["fast", "slow"], "default": "fast"}},
+        "net": {"schema": {"type": "string", "enum": ["none", "bridge"], "default": "none"}},
+    }
+    await server.transport.execute(
+        UPSERT,
+        {
+            "entity": ENTITY,
+            "config": json.dumps({"resource_args": {"local-container": config}}),
+            "variables": json.dumps(variables),
+        },
+    )
+    for own in ({}, {"local-container": {"command": "run evil"}}):
+        image = {"docker": {"docker_image": "img"}}
+        await server.client.push("q", {"project": "p", "resource_args": own, **image})
+    defaults = await WandbQueueConfigs(server.transport).defaults_of(QUEUE)
+    refused: list[tuple[str, ...]] = []
+    for _ in range(2):
+        answer = await server.transport.execute(POP, {"entity": ENTITY, "queue": "q"})
+        spec = decode_run_spec(answer["popFromRunQueue"]["runSpec"])
+        refused.append(refusals(spec, defaults))
+    assert refused == [(), ("command",)]
