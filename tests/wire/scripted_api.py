@@ -4,10 +4,16 @@ import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
+import anyio
+import msgspec
 from aiohttp import web
 
+from launch_async.wire.lanes import verb_of
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Api = TypeVar("Api", bound="ScriptedApi")
 
 
 class ScriptedApi:
@@ -39,10 +45,49 @@ class ScriptedApi:
         return web.json_response({"data": {}})
 
 
+class SortedApi(ScriptedApi):
+    """Answers by operation: what `by_verb` names, `data: {}` else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_verb: dict[str, Handler] = {}
+        self.verbs: list[str] = []
+        self.arrivals: list[float] = []
+        self.waiting = 0
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.arrivals.append(anyio.current_time())
+        verb = verb_of(msgspec.json.decode(await request.read())["query"])
+        self.verbs.append(verb)
+        if verb in self.by_verb:
+            return await self.by_verb[verb](request)
+        return web.json_response({"data": {}})
+
+    async def hang(self, _: web.Request) -> web.StreamResponse:
+        self.waiting += 1
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.waiting -= 1
+        raise AssertionError
+
+
+def answering(status: int = 200, body: object = None, **headers: str) -> Handler:
+    """Always the same."""
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(
+            {"data": body or {}} if status < 400 else {"error": "no"}, status=status, headers=names
+        )
+
+    return answer
+
+
 @asynccontextmanager
 async def scripted_api(
-    tls: ssl.SSLContext | None = None, *, api: ScriptedApi | None = None
-) -> AsyncGenerator[ScriptedApi]:
+    tls: ssl.SSLContext | None = None, *, api: Api | None = None
+) -> AsyncGenerator[Api]:
     """Serve on a free port of the loopback."""
     api = api or ScriptedApi()
     runner = web.ServerRunner(web.Server(api.handle), shutdown_timeout=0.1)

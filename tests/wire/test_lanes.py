@@ -8,15 +8,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-import msgspec
 import pytest
-from aiohttp import web
-from scripted_api import Handler, ScriptedApi, scripted_api
+from scripted_api import ScriptedApi, SortedApi, answering, scripted_api
 
 from launch_async.domain.errors import Unavailable
 from launch_async.domain.secret import Secret
 from launch_async.ports.backends import BackendView
-from launch_async.wire import operations
+from launch_async.wire import operations, requeue_operations
 from launch_async.wire.lanes import OTHER, PLACES, VERBS, Lane, Lanes, verb_of
 from launch_async.wire.transport import Transport
 
@@ -27,46 +25,9 @@ OPEN_SECONDS = 0.2
 POP = "mutation popFromRunQueue($q0: String!) { p0: popFromRunQueue }"
 
 
-class SortedApi(ScriptedApi):
-    """Answers by operation: what `by_verb` names, `data: {}` else."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.by_verb: dict[str, Handler] = {}
-        self.verbs: list[str] = []
-        self.arrivals: list[float] = []
-        self.waiting = 0
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.arrivals.append(anyio.current_time())
-        verb = verb_of(msgspec.json.decode(await request.read())["query"])
-        self.verbs.append(verb)
-        if verb in self.by_verb:
-            return await self.by_verb[verb](request)
-        return web.json_response({"data": {}})
-
-    async def hang(self, _: web.Request) -> web.StreamResponse:
-        self.waiting += 1
-        try:
-            await anyio.sleep_forever()
-        finally:
-            self.waiting -= 1
-        raise AssertionError
-
-
-def answering(status: int, **headers: str) -> Handler:
-    names = {name.replace("_", "-"): value for name, value in headers.items()}
-
-    async def answer(_: web.Request) -> web.Response:
-        return web.json_response({"data": {}}, status=status, headers=names)
-
-    return answer
-
-
 @pytest.fixture
 async def api(anyio_backend: str) -> AsyncGenerator[SortedApi]:
     async with scripted_api(api=SortedApi()) as running:
-        assert isinstance(running, SortedApi)
         yield running
 
 
@@ -126,7 +87,8 @@ def view(transport: Transport, lane: Lane) -> BackendView:
 def test_every_operation_of_the_agent_has_a_name_for_metrics():
     documents = [
         text
-        for name, text in vars(operations).items()
+        for module in (operations, requeue_operations)
+        for name, text in vars(module).items()
         if name.isupper() and ("query " in str(text) or "mutation " in str(text))
     ]
     documents += [POP, operations.look_up_runs(3)]
@@ -249,7 +211,7 @@ async def test_a_backend_that_says_no_is_not_sick(api: SortedApi, status: int):
     api.by_verb["popFromRunQueue"] = answering(status, Retry_After="0")
     async with client(api) as transport:
         for number in range(20):
-            with pytest.raises(Exception, match=r"answered|refused|Bad|Forbidden|Not"):
+            with pytest.raises(Exception, match=r"answered|refused|no"):
                 await pop(transport, f"queue {number}")
         shown = view(transport, Lane.POPS)
         assert (shown.breaker, shown.trips) == (0, 0)
