@@ -7,11 +7,13 @@ from pathlib import Path
 
 import anyio
 
-from launch_async.agent.admission import QueueLimit
 from launch_async.agent.agent import Agent
 from launch_async.agent.table import Table
+from launch_async.agent.timeouts import Timeouts
 from launch_async.agent.tools import Target, Tools
-from launch_async.domain.errors import AgentUnfit, Unavailable
+from launch_async.agent.warnings import Warnings
+from launch_async.config.model import AgentSection, LaunchConfig, QueueConfig
+from launch_async.domain.errors import AgentUnfit, ItemError, Unavailable
 from launch_async.domain.ids import ItemId, QueueRef, RunId, RunRef
 from launch_async.domain.item import Item
 from launch_async.domain.job import ArtifactSource, GitSource, ImageSource, Job
@@ -22,9 +24,10 @@ from launch_async.domain.secret import Secret
 from launch_async.domain.spec import RunSpec
 from launch_async.ports.build import BuildOrder
 from launch_async.ports.claims import Claim
+from launch_async.ports.configs import QueueConfigs
 from launch_async.ports.journal import Entry
 from launch_async.ports.presence import AgentStatus
-from launch_async.ports.queue import RejectedItem
+from launch_async.ports.queue import Popped, RejectedItem
 from launch_async.ports.runner import ImageWork, LaunchOrder, Work
 from launch_async.ports.runs import RunView
 
@@ -63,6 +66,16 @@ def an_item(number: int = 1, queue: str = "q", **spec: object) -> Item:
     )
 
 
+def config_of(limits: Mapping[str, int], *, max_jobs: int = -1, **section: object) -> LaunchConfig:
+    """A configuration of quick agents; `section` is its `agent:`."""
+    quick = {"poll": 0.005, "poll_max": 0.005, "heartbeat": 0.01, "waiting": 1000}
+    return LaunchConfig(
+        queues=tuple(QueueConfig(name=name, max_jobs=limit) for name, limit in limits.items()),
+        max_jobs=max_jobs,
+        agent=AgentSection(**quick | section),
+    )
+
+
 class FakeJournal:
     def __init__(self) -> None:
         self.kept: dict[ItemId, Entry] = {}
@@ -93,10 +106,14 @@ class FakeService:
         self.refused_acks: set[ItemId] = set()
         self.failed: dict[ItemId, tuple[Outcome, Sequence[str]]] = {}
         self.uploads: dict[str, bytes] = {}
+        self.warned: list[tuple[ItemId, str]] = []
         self.runs: dict[RunRef, RunView] = {}
         self.claims: dict[ItemId, Claim] = {}
         self.statuses: list[AgentStatus] = []
         self.stop_polling = False
+        self.pops: list[list[str]] = []
+        self.sick_queues: set[str] = set()
+        self.followed: list[list[str]] = []
         self.faults: dict[str, deque[Exception]] = {}
 
     def push(self, *items: Item) -> None:
@@ -110,10 +127,16 @@ class FakeService:
         if self.faults.get(verb):
             raise self.faults[verb].popleft()
 
-    async def pop(self, queue: QueueRef) -> Item | RejectedItem | None:
+    async def pop(self, queues: Sequence[QueueRef]) -> Sequence[Popped]:
         await anyio.lowlevel.checkpoint()
+        self.pops.append([queue.name for queue in queues])
         self._maybe_fail("pop")
-        waiting = self.pending.get(queue.name)
+        return [self._pop(queue.name) for queue in queues]
+
+    def _pop(self, queue: str) -> Popped:
+        if queue in self.sick_queues:
+            return Unavailable(f"{queue} is sick")
+        waiting = self.pending.get(queue)
         return waiting.popleft() if waiting else None
 
     async def ack(self, item: Item) -> bool:
@@ -132,9 +155,18 @@ class FakeService:
         self._maybe_fail("fail")
         self.failed[item.id] = (outcome, files)
 
+    async def warn(self, item: Item, message: str) -> None:
+        self._maybe_fail("warn")
+        self.warned.append((item.id, message))
+
     async def register(self) -> str:
         self._maybe_fail("register")
         return "agent-1"
+
+    async def follow(self, queues: Sequence[QueueRef]) -> str:
+        self._maybe_fail("follow")
+        self.followed.append([queue.name for queue in queues])
+        return "agent-2"
 
     async def beat(self, status: AgentStatus) -> bool:
         self._maybe_fail("beat")
@@ -147,12 +179,44 @@ class FakeService:
 
     async def look_up_items(self, origins: Sequence[Origin]) -> Mapping[ItemId, Claim]:
         self._maybe_fail("look_up_items")
-        known = (origin.item_id for origin in origins if origin.item_id in self.claims)
-        return {item_id: self.claims[item_id] for item_id in known}
+        return {
+            one.item_id: self.claims[one.item_id] for one in origins if one.item_id in self.claims
+        }
 
     async def look_up(self, runs: Sequence[RunRef]) -> Mapping[RunRef, RunView]:
         self._maybe_fail("look_up")
         return {run: self.runs[run] for run in runs if run in self.runs}
+
+
+class FakeRequeues:
+    """Ours by default: asked twice it queues once. W&B's pushes each time."""
+
+    def __init__(self, service: FakeService) -> None:
+        self.is_repeatable = True
+        self.queued: dict[ItemId, int] = {}
+        self.pushes = 0
+        self.refusal: ItemError | None = None
+        self._service = service
+
+    async def repeatable(self) -> bool:
+        self._service._maybe_fail("repeatable")
+        return self.is_repeatable
+
+    async def requeue(self, item: Item, outcome: Outcome, *, files: Sequence[str]) -> None:
+        self._service._maybe_fail("requeue")
+        if self.refusal is not None:
+            raise self.refusal
+        self.pushes += 1
+        self.queued[item.id] = item.spec.resume_count + 1
+        self._service._maybe_fail("requeue answer")
+
+
+class FakeBundles:
+    def __init__(self) -> None:
+        self.kept: dict[ItemId, dict[str, bytes]] = {}
+
+    async def keep(self, item_id: ItemId, files: Mapping[str, bytes]) -> None:
+        self.kept[item_id] = dict(files)
 
 
 class FakeJobs:
@@ -197,6 +261,8 @@ class FakeRunner:
         self.launches: Counter[RunId] = Counter()
         self.ends: dict[RunId, RunEnd] = {}
         self.starting: set[RunId] = set()
+        self.says: dict[str, str] = {}
+        """What is said of runs that start: detail, warning."""
         self.changed = anyio.Condition()
         self.cancelled: list[RunId] = []
         self.removed: list[RunId] = []
@@ -245,7 +311,7 @@ class FakeRunner:
         await anyio.sleep(self.look_seconds)
         self._maybe_fail("watch")
         if handle.run_id in self.starting:
-            yield RunStatus(state=RunState.STARTING)
+            yield RunStatus(state=RunState.STARTING, **self.says)
         else:
             yield RunStatus(state=RunState.RUNNING)
         async with self.changed:
@@ -317,13 +383,18 @@ class World:
         self.builder = FakeBuilder()
         self.secure_mode = False
         self.require_run_key = False
-        self.configs = None
+        self.configs: QueueConfigs | None = None
         self.macros: dict[str, str] = {}
         self.stop_grace_seconds = 0.01
-        self.start_timeout_seconds = 0.0
+        self.timeouts = Timeouts()
+        self.item_retries = 5
+        self.requeues = FakeRequeues(self.service)
+        self.bundles = FakeBundles()
         self.patience_seconds = 0.03
         self.orphan_grace_seconds = 300.0
         self.end_orphans = False
+        self.section: dict[str, object] = {}
+        """More of `agent:`."""
 
     def agent(
         self,
@@ -333,6 +404,7 @@ class World:
         grace_seconds: float = 30.0,
     ) -> Agent:
         """A new life of the agent."""
+        warnings = Warnings(self.service, agent_key=KEY, retry_seconds=0.01)
         tools = Tools(
             table=Table(self.journal),
             queue=self.service,
@@ -352,20 +424,22 @@ class World:
             configs=self.configs,
             macros=self.macros,
             stop_grace_seconds=self.stop_grace_seconds,
-            start_timeout_seconds=self.start_timeout_seconds,
+            timeouts=self.timeouts,
+            item_retries=self.item_retries,
+            requeues=self.requeues,
+            bundles=self.bundles,
+            warnings=warnings,
+            services={"warnings": warnings.serve},
             orphan_grace_seconds=self.orphan_grace_seconds,
             end_orphans=self.end_orphans,
             run_look_up_pauses=(0.0, 0.01),
         )
         return Agent(
             tools,
-            queues=[
-                QueueLimit(queue_ref(name), limit) for name, limit in (limits or {"q": -1}).items()
-            ],
-            max_jobs=max_jobs,
-            poll_seconds=0.005,
-            heartbeat_seconds=0.01,
-            grace_seconds=grace_seconds,
+            config=config_of(
+                limits or {"q": -1}, max_jobs=max_jobs, **{"grace": grace_seconds} | self.section
+            ),
+            entity="me",
         )
 
     async def finish(self, run_id: str, exit_code: int = 0, *, with_run: bool = True) -> None:

@@ -9,6 +9,7 @@ import pytest
 from fakes import DEADLINE_SECONDS, World, an_item, queue_ref, running, until
 
 from launch_async.agent.agent import Agent
+from launch_async.agent.timeouts import Timeouts
 from launch_async.domain.errors import AgentUnfit, ItemError, Reason, Unavailable
 from launch_async.domain.ids import ItemId, RunId
 from launch_async.domain.phase import Phase
@@ -44,7 +45,7 @@ async def test_exit_0_without_a_run_is_failed_with_that_reason():
     outcome, files = world.service.failed[ItemId("q-1")]
     assert outcome.reason is Reason.NO_RUN
     assert "never called wandb.init" in outcome.message
-    assert files == ["q-1/error/error.log"]
+    assert files == ["q-1/error/error.log", "q-1/bundle.json"]
 
 
 @pytest.mark.parametrize("with_run", [True, False])
@@ -130,7 +131,7 @@ async def test_a_failure_is_reported_when_the_service_is_back():
         await until(lambda: world.runner.orders)
         await world.finish("runq1", 1)
         await until(lambda: agent.view().ended)
-    assert world.service.failed[ItemId("q-1")][1] == ["q-1/error/error.log"]
+    assert world.service.failed[ItemId("q-1")][1] == ["q-1/error/error.log", "q-1/bundle.json"]
 
 
 async def test_no_limit_is_ever_exceeded_and_every_queue_stays_busy():
@@ -262,7 +263,7 @@ async def test_a_stop_request_ends_the_run_after_its_grace():
 
 async def test_a_run_that_never_starts_is_ended_and_named():
     world = World()
-    world.start_timeout_seconds = 0.02
+    world.timeouts = Timeouts(start_seconds=0.02)
     world.runner.starting.add(RunId("runq1"))
     world.service.push(an_item())
     async with running(world.agent()):

@@ -10,9 +10,8 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
-from fakes import World, an_item, running, until
+from fakes import World, an_item, config_of, running, until
 
-from launch_async.agent.admission import QueueLimit
 from launch_async.agent.agent import Agent
 from launch_async.agent.tools import Target
 from launch_async.domain.errors import Reason
@@ -86,12 +85,7 @@ def mortal_agent(world: World, life: Life) -> Agent:
         targets={"fake": target},
     )
     return Agent(
-        mortal,
-        queues=[QueueLimit(ITEM.queue, -1)],
-        max_jobs=-1,
-        poll_seconds=0.005,
-        heartbeat_seconds=0.01,
-        grace_seconds=30.0,
+        mortal, config=config_of({ITEM.queue.name: -1}, grace=30.0), entity=ITEM.queue.entity
     )
 
 

@@ -8,9 +8,11 @@ import msgspec
 import pytest
 from fakes import DEADLINE_SECONDS, KEY, World, an_item, running, until
 
+from launch_async.agent.timeouts import Timeouts
 from launch_async.domain.errors import AgentUnfit, ItemError, Reason, Unavailable
 from launch_async.domain.ids import ItemId, RunId
 from launch_async.domain.phase import Phase
+from launch_async.kit.clock import moment_at
 from launch_async.ports.journal import Entry
 from launch_async.ports.runs import RunView
 
@@ -22,13 +24,13 @@ OURS = KeyError("a fault of ours")
 
 async def test_an_adopted_run_that_runs_for_long_is_not_taken_for_one_that_never_started():
     world = World()
-    world.start_timeout_seconds = 1.0
+    world.timeouts = Timeouts(start_seconds=1.0)
     world.service.push(an_item())
     async with running(world.agent()) as agent:
         await until(lambda: agent.view().launched)
     entry = world.journal.kept[ItemId("q-1")]
-    long_ago = time.time() - 3600
-    world.journal.kept[entry.item.id] = msgspec.structs.replace(entry, launched_at=long_ago)
+    long_ago = moment_at(time.time() - 3600)
+    world.journal.kept[entry.item.id] = msgspec.structs.replace(entry, launched=long_ago)
     world.runner.look_seconds = 0.05
     async with running(world.agent()) as second:
         await until(lambda: second.view().items and second.view().items[0].detail == "running")
@@ -341,5 +343,5 @@ async def test_the_same_run_id_in_another_project_waits_too():
     second = msgspec.structs.replace(an_item(2, project="other"), run_id=first.run_id)
     world.service.push(first, second)
     async with running(world.agent()) as agent:
-        await until(lambda: agent.view().ended == {"let_go": 1})
+        await until(lambda: agent.view().ended == {"let_go": 1} and world.runner.launches)
         assert world.runner.launches == {RunId("runq1"): 1}

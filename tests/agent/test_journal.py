@@ -15,7 +15,8 @@ from launch_async.domain.phase import Phase
 from launch_async.domain.run import RunHandle
 from launch_async.domain.secret import Secret
 from launch_async.domain.spec import Overrides
-from launch_async.ports.journal import Entry
+from launch_async.kit.clock import Moment
+from launch_async.ports.journal import Entry, Event
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +30,14 @@ def an_entry() -> Entry:
     item = msgspec.structs.replace(item, lease="f" * 32)
     handle = RunHandle(backend="fake", run_id=RunId("r"), item_id=ItemId("q-1"), data={"pid": 1})
     outcome = Outcome(failed=True, message="m", reason=Reason.KILLED, log_tail=("x",))
-    return Entry(item=item, phase=Phase.REPORTING, handle=handle, outcome=outcome, launched_at=1.5)
+    return Entry(
+        item=item,
+        phase=Phase.REPORTING,
+        handle=handle,
+        outcome=outcome,
+        launched=Moment(1.5, "boot", 2.5),
+        events=(Event(1.5, "running"),),
+    )
 
 
 async def test_an_entry_survives_the_agent(tmp_path: Path):

@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from launch_async.adapters.queues.wandb import RUNS_PER_REQUEST, WandbQueueService, default_entity
+from launch_async.adapters.queues.wandb import (
+    MAX_POPS_PER_REQUEST,
+    RUNS_PER_REQUEST,
+    WandbQueueService,
+    default_entity,
+)
 from launch_async.domain.errors import AgentUnfit, Reason, Stage, Unavailable
 from launch_async.domain.ids import QueueRef, RunId, RunRef
 from launch_async.domain.item import Item
@@ -17,8 +22,9 @@ from launch_async.domain.secret import Secret
 from launch_async.ports.presence import AgentStatus
 from launch_async.ports.queue import RejectedItem
 from launch_async.ports.runs import HIDDEN
+from launch_async.server.ids import decode_number
 from launch_async.wire import operations
-from launch_async.wire.transport import RequestRefused, Transport
+from launch_async.wire.transport import Parts, RequestRefused, Transport
 from real_server import ENTITY, RealServer, real_server
 
 pytestmark = pytest.mark.anyio
@@ -50,9 +56,17 @@ async def agent(server: RealServer) -> WandbQueueService:
     return service
 
 
+async def popped_one(agent: WandbQueueService) -> Item | RejectedItem | None:
+    """What one look finds."""
+    [found] = await agent.pop([QUEUE])
+    if isinstance(found, Unavailable):
+        raise found
+    return found
+
+
 async def popped(server: RealServer, agent: WandbQueueService, **spec: Any) -> Item:
     await server.client.push("q", SPEC | spec)
-    item = await agent.pop(QUEUE)
+    item = await popped_one(agent)
     assert isinstance(item, Item)
     return item
 
@@ -85,7 +99,7 @@ async def test_a_wrong_key_makes_the_agent_unfit(server: RealServer):
 
 
 async def test_an_item_goes_from_pop_to_its_failure(server: RealServer, agent: WandbQueueService):
-    assert await agent.pop(QUEUE) is None
+    assert await popped_one(agent) is None
     item = await popped(server, agent, name="n")
     assert (item.spec.image, item.spec.name) == ("img", "n")
     assert await agent.ack(item)
@@ -106,7 +120,7 @@ async def test_an_agent_that_slept_through_its_lease_cannot_claim_the_same_run(
     await sql(server, "UPDATE queue_items SET lease_expires_at = :past", past=past)
     other = agent_of(server.transport)
     await other.register()
-    again = await other.pop(QUEUE)
+    again = await popped_one(other)
     assert isinstance(again, Item)
     assert (again.id, again.run_id) == (item.id, RunId("fixed"))
     assert await other.ack(again)
@@ -130,7 +144,7 @@ async def test_an_agent_fails_only_what_it_still_holds(
     late = await popped(server, agent)
     past = "2001-01-01 00:00:00.000000"
     await sql(server, "UPDATE queue_items SET lease_expires_at = :past", past=past)
-    item = await agent.pop(QUEUE)
+    item = await popped_one(agent)
     assert isinstance(item, Item)
     assert item.lease != late.lease
     for held in (late, RejectedItem(id=late.id, queue=QUEUE, message="?", lease=late.lease)):
@@ -161,7 +175,7 @@ async def test_a_service_that_hands_out_no_leases_is_shown_none(server: RealServ
     await agent.fail(item, FAILED, files=[])
     assert await state(server, item) == "FAILED"
     assert wandbs.documents.count(operations.POP_FIELDS) == 1, "it is asked once"
-    assert operations.POP_LEASED not in wandbs.documents
+    assert not any("lease" in document for document in wandbs.documents)
     assert not wandbs.headers
 
 
@@ -171,7 +185,7 @@ async def test_what_cannot_be_understood_is_rejected_by_name(
     item_id = await server.client.push("q", SPEC)
     spec = json.dumps({"entity": 7, "project": "p"})
     await sql(server, "UPDATE queue_items SET run_spec = :spec", spec=spec)
-    found = await agent.pop(QUEUE)
+    found = await popped_one(agent)
     assert isinstance(found, RejectedItem)
     assert found.id == item_id
     assert "$.entity" in found.message
@@ -228,6 +242,9 @@ class CountingTransport:
             return self.answers
         return await self._transport.execute(document, variables)
 
+    async def execute_in_parts(self, document: str, variables: dict[str, Any]) -> Parts:
+        return Parts(data=await self.execute(document, variables), errors={})
+
 
 class WithoutLeases:
     """Answers as W&B's service does, whose pop has no lease to show."""
@@ -250,6 +267,10 @@ class WithoutLeases:
         if document == operations.POP_FIELDS:
             return {"__type": {"fields": [{"name": "runQueueItemId"}, {"name": "runSpec"}]}}
         return await self._transport.execute(document, variables)
+
+    async def execute_in_parts(self, document: str, variables: dict[str, Any]) -> Parts:
+        self.documents.append(document)
+        return await self._transport.execute_in_parts(document, variables)
 
 
 async def test_250_runs_are_looked_up_in_3_requests(server: RealServer):
@@ -279,9 +300,9 @@ async def test_a_run_that_we_may_not_see_hides_no_other():
 @pytest.mark.parametrize(
     "answer",
     [
-        {"popFromRunQueue": {}},
-        {"popFromRunQueue": "x"},
-        {"popFromRunQueue": {"runQueueItemId": "a"}, "launchAgent": {}},
+        {"p0": {}},
+        {"p0": "x"},
+        {"p0": {"runQueueItemId": "a"}, "launchAgent": {}},
         {"launchAgent": 7, "q0": {"run": {}}, "createRunFiles": {"files": [], "uploadHeaders": []}},
     ],
 )
@@ -291,14 +312,96 @@ async def test_an_answer_that_lacks_its_parts_is_an_outage(answer: dict[str, Any
     agent = agent_of(transport)
     agent._hidden_run = RunRef(ENTITY, "p", RunId("hidden"))
     calls = {
-        "popFromRunQueue": lambda: agent.pop(QUEUE),
+        "p0": lambda: popped_one(agent),
         "launchAgent": lambda: agent.beat(AgentStatus.POLLING),
         "q0": lambda: agent.look_up([RunRef(ENTITY, "p", RunId("r"))]),
         "createRunFiles": lambda: agent.upload("a", b""),
     }
     for name in answer:
-        if name == "popFromRunQueue" and len(answer) > 1:
-            assert isinstance(await agent.pop(QUEUE), RejectedItem)
+        if name == "p0" and len(answer) > 1:
+            assert isinstance(await popped_one(agent), RejectedItem)
             continue
         with pytest.raises(Unavailable, match="not understood"):
             await calls[name]()
+
+
+async def test_many_queues_are_looked_into_in_one_request(server: RealServer):
+    names = [f"n{number}" for number in range(MAX_POPS_PER_REQUEST)]
+    for name in names:
+        await server.client.upsert_queue(name, resource="local-container", config={})
+    queues = [QueueRef(ENTITY, operations.LAUNCH_PROJECT, name) for name in names]
+    agent = agent_of(server.transport, *queues)
+    await agent.register()
+    pushed = await server.client.push("n7", SPEC)
+    counted = Counted(server.transport)
+    agent._transport = counted  # type: ignore[assignment]
+    found = await agent.pop(queues)
+    assert counted.requests == 1
+    items = {index: item.id for index, item in enumerate(found) if isinstance(item, Item)}
+    assert items == {7: pushed}
+    assert found.count(None) == len(queues) - 1
+
+
+async def test_a_queue_that_is_named_twice_gives_its_two_most_urgent_items(
+    server: RealServer, agent: WandbQueueService
+):
+    low, critical, high = [await server.client.push("q", SPEC) for _ in range(3)]
+    for item_id, priority in ((low, 3), (critical, 0), (high, 1)):
+        row = decode_number(item_id, "RunQueueItem")
+        statement = "UPDATE queue_items SET priority = :priority WHERE id = :row"
+        await sql(server, statement, priority=priority, row=row)
+    found = await agent.pop([QUEUE, QUEUE])
+    assert [item.id for item in found if isinstance(item, Item)] == [critical, high]
+
+
+async def test_a_queue_that_is_gone_keeps_no_item_of_the_others(
+    server: RealServer, agent: WandbQueueService
+):
+    pushed = await server.client.push("q", SPEC)
+    gone = QueueRef(ENTITY, operations.LAUNCH_PROJECT, "gone")
+    first, second, third = await agent.pop([gone, QUEUE, gone])
+    assert isinstance(second, Item)
+    assert second.id == pushed
+    for error in (first, third):
+        assert isinstance(error, Unavailable)
+        assert "gone" in str(error)
+
+
+async def test_a_service_that_refuses_many_pops_at_once_gets_fewer(server: RealServer):
+    refusing = Counted(server.transport, refuses_over=3)
+    agent = agent_of(refusing)
+    await agent.register()
+    pushed = [await server.client.push("q", SPEC) for _ in range(5)]
+    found = await agent.pop([QUEUE] * 8)
+    assert [item.id for item in found if isinstance(item, Item)] == pushed
+    refusing.requests = 0
+    await agent.pop([QUEUE] * 4)
+    assert refusing.requests == 2, "it is remembered"
+
+
+async def test_other_queues_are_followed_by_the_same_agent(server: RealServer):
+    agent = agent_of(server.transport, config={"identity": "abc"})
+    name = await agent.register()
+    await server.client.upsert_queue("r", resource="local-container", config={})
+    other = QueueRef(ENTITY, operations.LAUNCH_PROJECT, "r")
+    assert await agent.follow([QUEUE, other]) == name
+    with pytest.raises(AgentUnfit, match="no queue gone"):
+        await agent.follow([QueueRef(ENTITY, operations.LAUNCH_PROJECT, "gone")])
+    assert await agent.register() == name, "it goes on as it was"
+
+
+class Counted:
+    """Counts pops' requests, and refuses those with too many at once."""
+
+    def __init__(self, transport: Transport, *, refuses_over: int = 1000) -> None:
+        self.base_url = transport.base_url
+        self.requests = 0
+        self.execute = transport.execute
+        self._refuses_over = refuses_over
+        self._transport = transport
+
+    async def execute_in_parts(self, document: str, variables: dict[str, Any]) -> Parts:
+        self.requests += 1
+        if document.count("popFromRunQueue(input") > self._refuses_over:
+            raise RequestRefused("too many fields", status=400)
+        return await self._transport.execute_in_parts(document, variables)

@@ -1,59 +1,190 @@
-"""Room before pop: who may look into a queue now.
+"""Room before pop: who may look into a queue now, and who first when there is not room for all.
 
-Slots are derived from the table of open items, never counted up and down. A look holds a slot for
-the moment of its pop, so that no limit is ever exceeded: at most one item per look is leased, and
-it is in the table before the look ends.
+Slots are derived from the table of open items, never counted up and down. A look holds all that
+its item will use from before the pop until the item is in the table, so no limit is exceeded.
+
+Queues share by weight (start-time fair queueing): each item that a queue gets moves its turn on by
+1/weight, the lowest turn looks first, and who was away begins at the turn that it is now.
 """
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
-import anyio
-
-from launch_async.agent.table import Table
+from launch_async.agent.limits import NO_LIMIT, Limits, below
+from launch_async.agent.table import Kind, Table, Use, uses_of
 from launch_async.domain.ids import QueueRef
+from launch_async.domain.item import Item
+from launch_async.domain.phase import MAX_WAITING_REPORTS, Phase
+from launch_async.ports.status import LimitView
 
-NO_LIMIT = -1
+_GENERAL = (Use(Kind.JOBS), Use(Kind.WAITING), Use(Kind.REPORTS))
+"""What every look needs room in, whatever its queue."""
 
 
-class QueueLimit:
-    """A queue and how many of its items may be open at once; -1 is no limit of its own."""
+class Look:
+    """The right to pop one item from a queue."""
 
-    def __init__(self, ref: QueueRef, max_jobs: int) -> None:
-        self.ref = ref
-        self.max_jobs = max_jobs
+    def __init__(self, queue: QueueRef, uses: frozenset[Use]) -> None:
+        self.queue = queue
+        self.uses = uses
+        """What its item will use, as far as is known before it is seen."""
 
 
 class Admission:
-    """Grants looks while there is room, in the order in which they were asked for."""
+    """Grants looks while there is room. Nothing here waits."""
 
-    def __init__(self, table: Table, *, max_jobs: int) -> None:
+    def __init__(self, table: Table, limits: Limits) -> None:
         self._table = table
-        self._looks: list[QueueRef] = []
-        self.max_jobs = max_jobs
+        self._limits = limits
+        self._looks: set[Look] = set()
+        self._turns: dict[QueueRef, float] = {}
+        self._turn = 0.0
+        """Whose turn it is now."""
+        self._paused: dict[QueueRef, bool] = {}
+        """What people said; it outlives a change of limits."""
+        self._targets: dict[QueueRef, str] = {}
+        """The resource type of each queue, learned from its items."""
 
-    def has_room(self, queue: QueueLimit) -> bool:
-        """Whether one more item of this queue may be taken."""
-        return _below(self.max_jobs, len(self._table) + len(self._looks)) and _below(
-            queue.max_jobs, self._table.count(queue.ref) + self._looks.count(queue.ref)
+    @property
+    def limits(self) -> Limits:
+        """The limits in force."""
+        return self._limits
+
+    def change(self, limits: Limits) -> None:
+        """New limits. What is over them goes on and nothing new comes until there is room."""
+        self._limits = limits
+        for known in (self._turns, self._paused, self._targets):
+            for gone in known.keys() - limits.queues.keys():
+                known.pop(gone, None)
+        self._table.changed.notify()
+
+    def pause(self, queue: QueueRef, *, paused: bool) -> None:
+        """Take nothing more from this queue, or take from it again, whatever its setting says."""
+        self._paused[queue] = paused
+        self._table.changed.notify()
+
+    def is_paused(self, queue: QueueRef) -> bool:
+        """Whether nothing is taken from this queue at the moment."""
+        return self._paused.get(queue, self._limits.queues[queue].paused)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the agent as a whole has room for one more look."""
+        return all(
+            below(self._limit(use), self._table.used(use) + len(self._looks)) for use in _GENERAL
         )
 
-    @asynccontextmanager
-    async def look(self, queue: QueueLimit) -> AsyncGenerator[None, None]:
-        """Wait for room, then hold it for the length of the block."""
-        changed = self._table.changed
-        async with changed:
-            while not self.has_room(queue):
-                await changed.wait()
-            self._looks.append(queue.ref)
-        try:
-            yield
-        finally:
-            self._looks.remove(queue.ref)
-            with anyio.CancelScope(shield=True):
-                async with changed:
-                    changed.notify_all()
+    def grant(self, wishes: Mapping[QueueRef, int], *, at_most: int) -> list[Look]:
+        """Looks for which there is room, fairest first; `wishes` says how many each would like.
+
+        Each must be settled.
+        """
+        held = self.held()
+        heap = [
+            (self._start(ref), order, ref, wish)
+            for order, (ref, wish) in enumerate(wishes.items())
+            if not self.is_paused(ref)
+        ]
+        heapq.heapify(heap)
+        granted: list[Look] = []
+        while heap and len(granted) < at_most:
+            start, order, ref, wish = heapq.heappop(heap)
+            uses = self._uses(ref)
+            if next(self._full(uses, held), None) is not None:
+                continue
+            look = Look(ref, uses)
+            held.update(uses)
+            granted.append(look)
+            self._turn = start
+            self._turns[ref] = start + 1 / self._limits.queues[ref].weight
+            if wish > 1:
+                heapq.heappush(heap, (self._turns[ref], order, ref, wish - 1))
+        self._looks.update(granted)
+        return granted
+
+    def settle(self, look: Look, *, found: bool) -> None:
+        """The look is over; its item, if it found one, is in the table or was let go.
+
+        A look that found nothing costs no turn. Settling twice changes nothing.
+        """
+        if look not in self._looks:
+            return
+        self._looks.remove(look)
+        queue = self._limits.queues.get(look.queue)
+        if not found and queue is not None and look.queue in self._turns:
+            self._turns[look.queue] -= 1 / queue.weight
+        self._table.changed.notify()
+
+    def fits(self, look: Look, item: Item) -> bool:
+        """Whether what this look found keeps all limits: only the item tells what it really uses,
+        and limits may have changed since the look began.
+        """
+        if not item.spec.scheduler:  # which may run elsewhere than its queue's other items
+            self._targets[item.queue] = item.spec.resource
+        others = Counter(use for other in self._looks - {look} for use in other.uses)
+        return next(self._full(uses_of(item, Phase.LEASED), others), None) is None
+
+    def held(self) -> Counter[Use]:
+        """What looks that are under way hold."""
+        return Counter(use for look in self._looks for use in look.uses)
+
+    def missing(self, queue: QueueRef, held: Counter[Use] | None = None) -> list[str]:
+        """Why nothing may be taken from this queue now, in words; empty when it may."""
+        held = self.held() if held is None else held
+        texts = [limit_in_words(*full) for full in self._full(self._uses(queue), held)]
+        return ["the queue is paused", *texts] if self.is_paused(queue) else texts
+
+    def views(self) -> Iterator[LimitView]:
+        """Every limit but the queues' own, with what is used of it."""
+        uses = [*_GENERAL, Use(Kind.SCHEDULERS)]
+        uses += [Use(Kind.TARGET, name) for name in self._limits.targets]
+        for use in uses:
+            name = f"{use.kind}/{use.of}" if use.of else str(use.kind)
+            yield LimitView(name=name, limit=self._limit(use), used=self._table.used(use))
+
+    @property
+    def looks(self) -> int:
+        """Pops that are under way."""
+        return len(self._looks)
+
+    def _start(self, queue: QueueRef) -> float:
+        return max(self._turn, self._turns.get(queue, 0.0))
+
+    def _uses(self, queue: QueueRef) -> frozenset[Use]:
+        uses = {*_GENERAL, Use(Kind.QUEUE, queue)}
+        target = self._targets.get(queue)
+        return frozenset(uses if target is None else uses | {Use(Kind.TARGET, target)})
+
+    def _full(self, uses: Iterable[Use], held: Counter[Use]) -> Iterator[tuple[Use, int, int]]:
+        for use in uses:
+            limit, used = self._limit(use), self._table.used(use)
+            if not below(limit, used + held[use]):
+                yield use, limit, used
+
+    def _limit(self, use: Use) -> int:
+        limits = self._limits
+        queue = limits.queues.get(use.of) if isinstance(use.of, QueueRef) else None
+        return {
+            Kind.JOBS: limits.max_jobs,
+            Kind.WAITING: limits.waiting,
+            Kind.SCHEDULERS: limits.max_schedulers,
+            Kind.REPORTS: MAX_WAITING_REPORTS,
+            Kind.TARGET: limits.targets.get(str(use.of), NO_LIMIT),
+            Kind.QUEUE: NO_LIMIT if queue is None else queue.max_jobs,
+            Kind.RUN: NO_LIMIT,  # who waits for a run id waits in its journey
+        }[use.kind]
 
 
-def _below(limit: int, used: int) -> bool:
-    return limit == NO_LIMIT or used < limit
+def limit_in_words(use: Use, limit: int, used: int) -> str:
+    """A limit that is reached, by its setting's name."""
+    setting = {
+        Kind.JOBS: "max_jobs",
+        Kind.WAITING: "agent.waiting",
+        Kind.SCHEDULERS: "max_schedulers",
+        Kind.TARGET: f"agent.targets.{use.of}.max_jobs",
+        Kind.QUEUE: "the queue's max_jobs",
+        Kind.REPORTS: "the number of ended items whose report may wait",
+        Kind.RUN: "one item per run id",
+    }[use.kind]
+    return f"{setting} is {limit} and {used} are in use"

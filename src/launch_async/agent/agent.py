@@ -3,31 +3,50 @@
 ```
 services   runners' background work, heartbeat
   journeys   one task per open item
-    pollers    one task per queue
+    poller     all queues; a task per request
 ```
 
 The first `stop()` ends the pollers; items go on for the grace and are then let go: what they
 started keeps running and is adopted by the next life. A second `stop()` skips the grace.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TypeVarTuple, Unpack
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from launch_async.agent.admission import Admission, QueueLimit
+from launch_async.agent.admission import Admission
+from launch_async.agent.explain import explain_item, explain_queue
 from launch_async.agent.heartbeat import Heartbeat
 from launch_async.agent.journey import travel
+from launch_async.agent.limits import Limits, limits_of, pace_of
+from launch_async.agent.logs import follow_log, log_tail
 from launch_async.agent.poller import Poller
 from launch_async.agent.recover import Recovery
+from launch_async.agent.reload import changes, taken_on, tuned
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Tools
-from launch_async.domain.errors import AgentUnfit, Unavailable, gravest
+from launch_async.agent.views import (
+    age,
+    duration_views,
+    item_view,
+    limit_views,
+    phase_counts,
+    queue_views,
+)
+from launch_async.config.model import LaunchConfig
+from launch_async.domain.errors import AgentUnfit, ConfigError, Unavailable, gravest
+from launch_async.domain.ids import QueueRef
+from launch_async.kit.lag import LoopLag
 from launch_async.kit.tasks import unless_set
-from launch_async.ports.runner import Runner
-from launch_async.ports.status import AgentView, ItemView, QueueView
+from launch_async.ports.backends import BackendSource, BackendView
+from launch_async.ports.control import Explanation
+from launch_async.ports.status import AgentView
+from launch_async.wire.operations import LAUNCH_PROJECT
+
+AUDIT_SECONDS = 60.0
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -41,16 +60,22 @@ class Agent:
         self,
         tools: Tools,
         *,
-        queues: Sequence[QueueLimit],
-        max_jobs: int,
-        poll_seconds: float,
-        heartbeat_seconds: float,
-        grace_seconds: float,
+        config: LaunchConfig,
+        entity: str,
+        read_config: Callable[[], LaunchConfig] | None = None,
     ) -> None:
+        """`entity` owns the queues; `read_config` is what a reload without a configuration reads,
+        and raises ConfigError.
+        """
+        self.lag = LoopLag()
         self._tools = tools
-        self._admission = Admission(tools.table, max_jobs=max_jobs)
-        self._poll_seconds = poll_seconds
-        self._grace_seconds = grace_seconds
+        self._config = config
+        self._entity = entity
+        self._read_config = read_config
+        self._reloading = anyio.Lock()
+        self._admission = Admission(tools.table, self._limits(config))
+        self._drift = 0
+        self._recovered = False
         self._stopping = anyio.Event()
         self._hurry = anyio.Event()
         self._unfit: AgentUnfit | None = None
@@ -61,20 +86,17 @@ class Agent:
             runs=tools.runs,
             table=tools.table,
             stop=self.stop_polling,
-            interval_seconds=heartbeat_seconds,
+            interval_seconds=config.agent.heartbeat,
         )
         self._recovery = Recovery(tools, hand_over=self._start_journey)
-        self._pollers = [
-            Poller(
-                queue,
-                service=tools.queue,
-                admission=self._admission,
-                table=tools.table,
-                hand_over=self._start_journey,
-                idle_seconds=poll_seconds,
-            )
-            for queue in queues
-        ]
+        self._poller = Poller(
+            service=tools.queue,
+            admission=self._admission,
+            table=tools.table,
+            hand_over=self._start_journey,
+            pace=pace_of(config),
+        )
+        self._poller.follow(self._admission.limits.queues)
 
     def stop(self, cause: str) -> None:
         """Begin to stop; the second call skips the grace."""
@@ -96,13 +118,19 @@ class Agent:
             AgentUnfit: a person must act; items were let go.
         """
         async with anyio.create_task_group() as services:
+            services.start_soon(self.lag.run, name="loop lag")
             for name, target in self._tools.targets.items():
-                services.start_soon(self._serve, target.runner, name=f"runner {name}")
+                work = f"runner {name}"
+                services.start_soon(self._serve, work, target.runner.serve, name=work)
+            for name, serve in self._tools.services.items():
+                services.start_soon(self._serve, name, serve, name=name)
             async with anyio.create_task_group() as journeys:
                 self._journeys = journeys
                 await self._guarded(self._adopt)
+                self._recovered = True
                 if await self._register():
                     services.start_soon(self._guarded, self._heartbeat.run, name="heartbeat")
+                    services.start_soon(self._audit, name="audit")
                     await self._poll()
                 await self._drain()
                 journeys.cancel_scope.cancel()
@@ -112,8 +140,17 @@ class Agent:
         if self._unfit is not None:
             raise self._unfit
 
-    def view(self) -> AgentView:
-        """The agent now."""
+    def backends(self) -> Sequence[BackendView]:
+        """What is called for this agent, now."""
+        runners = [target.runner for target in self._tools.targets.values()]
+        sources = [
+            *self._tools.backends,
+            *(runner for runner in runners if isinstance(runner, BackendSource)),
+        ]
+        return [view for source in sources for view in source.backends()]
+
+    def view(self, *, items: bool = True) -> AgentView:
+        """As `StatusSource.view`."""
         now = anyio.current_time()
         table = self._tools.table
         state = "polling" if self._name else "starting"
@@ -121,24 +158,122 @@ class Agent:
             name=self._name,
             identity=self._tools.identity,
             state="stopping" if self._stopping.is_set() else state,
-            max_jobs=self._admission.max_jobs,
-            queues=tuple(
-                QueueView(
-                    name=poller.queue.ref.name,
-                    max_jobs=poller.queue.max_jobs,
-                    items=table.count(poller.queue.ref),
-                    polls=dict(poller.polls),
-                    seconds_since_poll=_age(poller.last_answer, now),
-                )
-                for poller in self._pollers
-            ),
-            items=tuple(_item_view(tracked, now) for tracked in table),
+            max_jobs=self._admission.limits.max_jobs,
+            queues=tuple(queue_views(self._poller, self._admission, table)),
+            items=tuple(item_view(tracked, now) for tracked in table) if items else (),
+            phases=phase_counts(table),
+            unfit=str(self._unfit or ""),
             launched=table.launched,
             adopted=table.adopted,
             ended=dict(table.ended),
-            poll_seconds=self._poll_seconds,
-            seconds_since_beat=_age(self._heartbeat.last_answer, now),
+            poll_seconds=self._config.agent.poll_max,
+            seconds_since_beat=age(self._heartbeat.last_answer, now),
+            limits=limit_views(self._admission, self._tools.builds),
+            drift=self._drift,
+            looks=self._admission.looks,
+            durations=duration_views(table),
+            recovered=self._recovered,
+            orphans=len(self._recovery.orphans),
         )
+
+    async def log_tail(self, item_id: str, *, lines: int) -> tuple[str, ...]:
+        """As `RunLogs.log_tail`."""
+        return await log_tail(self._tools, item_id, lines=lines)
+
+    def logs(self, item_id: str) -> AsyncGenerator[bytes, None]:
+        """As `RunLogs.logs`."""
+        return follow_log(self._tools, item_id)
+
+    def explain(self, name: str) -> Explanation | None:
+        """As `AgentControl.explain`."""
+        tracked = self._tools.table.get(name)
+        if tracked is not None:
+            return explain_item(tracked, self._tools)
+        queue = self._poller.queues.get(self._ref(name))
+        if queue is None:
+            return None
+        return explain_queue(queue, self._admission, self._tools.table)
+
+    def drain(self) -> None:
+        """As `AgentControl.drain`."""
+        self.stop_polling("drain requested")
+
+    def pause(self, queue: str) -> None:
+        """As `AgentControl.pause`."""
+        self._set_paused(queue, paused=True)
+
+    def resume(self, queue: str) -> None:
+        """As `AgentControl.resume`."""
+        self._set_paused(queue, paused=False)
+
+    async def cancel(self, item_id: str) -> bool:
+        """As `AgentControl.cancel`: what was not launched ends at once, a run after its grace."""
+        tracked = self._tools.table.get(item_id)
+        if tracked is None:
+            return False
+        log.info("cancel requested", item=item_id)
+        return await self._tools.table.request_stop(tracked)
+
+    async def reload(self, config: LaunchConfig | None = None) -> list[str]:
+        """As `AgentControl.reload`, of this configuration if one is given."""
+        async with self._reloading:
+            if config is None:
+                if self._read_config is None:
+                    msg = "this agent has no configuration to read again; restart it instead"
+                    raise ConfigError(msg)
+                config = self._read_config()
+            said = changes(self._config, config)
+            await self._take_on(taken_on(self._config, config))
+        log.info("configuration reloaded", changes=said)
+        return said
+
+    async def _take_on(self, config: LaunchConfig) -> None:
+        """Nothing changes unless all does."""
+        limits = self._limits(config)
+        if not limits.queues:
+            msg = "the configuration names no queue; name one, or drain the agent"
+            raise ConfigError(msg)
+        if limits.queues.keys() != self._admission.limits.queues.keys():
+            await self._register_again(list(limits.queues))
+        self._config = config
+        self._tools = tuned(self._tools, config)
+        self._admission.change(limits)
+        self._poller.pace = pace_of(config)
+        self._poller.follow(limits.queues)
+
+    async def _register_again(self, queues: list[QueueRef]) -> None:
+        if not self._name:
+            msg = "the agent has not registered yet; reload it when it has"
+            raise ConfigError(msg)
+        try:
+            self._name = await self._tools.presence.follow(queues)
+        except (AgentUnfit, Unavailable) as error:
+            msg = f"the queues stay as they were: {error}"
+            raise ConfigError(msg) from error
+
+    def _limits(self, config: LaunchConfig) -> Limits:
+        return limits_of(config, entity=self._entity, project=LAUNCH_PROJECT)
+
+    def _ref(self, queue: str) -> QueueRef:
+        return QueueRef(self._entity, LAUNCH_PROJECT, queue)
+
+    def _set_paused(self, queue: str, *, paused: bool) -> None:
+        ref = self._ref(queue)
+        if ref not in self._admission.limits.queues:
+            polled = ", ".join(sorted(ref.name for ref in self._admission.limits.queues))
+            msg = f"this agent does not poll a queue {queue!r}; it polls {polled}"
+            raise ConfigError(msg)
+        log.info("queue paused" if paused else "queue resumed", queue=queue)
+        self._admission.pause(ref, paused=paused)
+
+    async def _audit(self) -> None:
+        """Compare slots with items now and then; a difference is mended and shown."""
+        while True:
+            await anyio.sleep(AUDIT_SECONDS)
+            wrong = self._tools.table.audit()
+            if wrong:
+                self._drift += wrong
+                log.error("slots were wrongly counted; counted anew", items=wrong)
 
     async def _adopt(self) -> None:
         for tracked in await self._tools.table.adopt():
@@ -164,16 +299,14 @@ class Agent:
                 if name is None:
                     break
                 self._name = name
-                queues = [str(poller.queue.ref) for poller in self._pollers]
+                queues = [str(ref) for ref in self._admission.limits.queues]
                 log.info("agent registered", agent=self._name, queues=queues)
                 return True
         return False
 
     async def _poll(self) -> None:
         async with anyio.create_task_group() as pollers:
-            for poller in self._pollers:
-                name = f"poller {poller.queue.ref}"
-                pollers.start_soon(self._guarded, poller.run, name=name)
+            pollers.start_soon(self._guarded, self._poller.run, name="poller")
             await self._stopping.wait()
             pollers.cancel_scope.cancel()
 
@@ -182,10 +315,9 @@ class Agent:
         table = self._tools.table
         async with anyio.create_task_group() as group:
             group.start_soon(self._wait_for_hurry, group, name="hurry")
-            with anyio.move_on_after(self._grace_seconds):
-                async with table.changed:
-                    while len(table) and self._unfit is None:
-                        await table.changed.wait()
+            with anyio.move_on_after(self._config.agent.grace):
+                while len(table) and self._unfit is None:
+                    await table.changed.wait()
             group.cancel_scope.cancel()
         if len(table):
             log.info("items let go", open_items=len(table), hint="the next start adopts them")
@@ -213,15 +345,13 @@ class Agent:
                 raise
             self._become_unfit(fault)
 
-    async def _serve(self, runner: Runner) -> None:
-        """A runner's background work; when it breaks, it costs the others nothing."""
+    async def _serve(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Background work; when it breaks, it costs the others nothing."""
         while True:
             try:
-                await runner.serve()
+                await work()
             except Exception:
-                log.exception(
-                    "a runner's background work broke; it begins again", runner=runner.name
-                )
+                log.exception("background work broke; it begins again", work=name)
             await anyio.sleep(self._tools.retry_seconds)
 
     def _become_unfit(self, error: AgentUnfit) -> None:
@@ -229,19 +359,3 @@ class Agent:
         self._unfit = self._unfit or error
         self.stop_polling("the agent is unfit")
         self._hurry.set()
-
-
-def _item_view(tracked: Tracked, now: float) -> ItemView:
-    item = tracked.item
-    return ItemView(
-        id=item.id,
-        queue=item.queue.name,
-        run=str(item.run),
-        phase=tracked.entry.phase.value,
-        detail=tracked.detail,
-        seconds_in_phase=round(now - tracked.since, 3),
-    )
-
-
-def _age(moment: float | None, now: float) -> float | None:
-    return None if moment is None else round(now - moment, 3)

@@ -13,6 +13,7 @@ from launch_async.agent.tools import Target, Tools
 from launch_async.domain.errors import Unavailable
 from launch_async.domain.phase import Phase
 from launch_async.domain.run import FoundRun, RunHandle, Trace
+from launch_async.kit.tasks import unless_set
 from launch_async.ports.runner import LaunchOrder, Runner
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -61,13 +62,17 @@ async def launch(tracked: Tracked, order: LaunchOrder, tools: Tools) -> RunHandl
         raise stopped_early()
     runner = target_of(tracked.item, tools).runner
     if tracked.entry.phase is Phase.PREPARING:  # before the intent: what is absent starts nothing
-        await insist(
+        checked = partial(
+            insist,
             runner.check,
             doing=f"waiting for {runner.name}",
             tracked=tracked,
             tools=tools,
             within_seconds=tools.patience_seconds,
         )
+        await unless_set(tracked.stop, checked)
+        if tracked.stop.is_set():
+            raise stopped_early()
         await tools.table.move(tracked, Phase.LAUNCHING)
     return await _launch(tracked, order, runner, tools)
 
@@ -76,7 +81,7 @@ async def _launch(tracked: Tracked, order: LaunchOrder, runner: Runner, tools: T
     deadline = anyio.current_time() + tools.patience_seconds
     while True:
         try:
-            handle = await runner.launch(order)
+            handle = await unless_set(tracked.stop, partial(runner.launch, order))
         except Unavailable as error:
             # The run may have begun all the same: only a look can tell.
             log.warning("launch not answered, looking", reason=str(error))
@@ -90,5 +95,10 @@ async def _launch(tracked: Tracked, order: LaunchOrder, runner: Runner, tools: T
             if anyio.current_time() >= deadline:
                 raise
         else:
+            if handle is None:  # stopped: what has begun all the same is watched to its end
+                handle = await launched_before(tracked, tools)
+                if handle is None:
+                    raise stopped_early()
+                return handle
             await tools.table.move(tracked, Phase.RUNNING, handle=handle)
             return handle

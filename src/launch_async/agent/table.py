@@ -1,21 +1,50 @@
 """The table of open items: what slots are derived from, and the only writer of the journal."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from enum import StrEnum
+from typing import NamedTuple
 
 import anyio
 import msgspec
 import structlog
 
-from launch_async.domain.ids import ItemId, QueueRef
+from launch_async.domain.ids import ItemId, QueueRef, RunId
 from launch_async.domain.item import Item
 from launch_async.domain.outcome import Outcome
-from launch_async.domain.phase import Phase, move
+from launch_async.domain.phase import HOLDS_SLOT, Phase, move
 from launch_async.domain.run import RunHandle
-from launch_async.kit.clock import unix_now
+from launch_async.kit.changes import Changes
+from launch_async.kit.clock import moment_now
+from launch_async.kit.durations import Durations
 from launch_async.ports.journal import Entry, Journal
 
+NOT_LAUNCHED = frozenset({Phase.LEASED, Phase.CLAIMING, Phase.PREPARING, Phase.LAUNCHING})
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Kind(StrEnum):
+    """What an open item takes a part of."""
+
+    JOBS = "jobs"
+    """All slots of the agent."""
+    QUEUE = "queue"
+    TARGET = "target"
+    WAITING = "waiting"
+    """Places of items that are taken but not launched."""
+    SCHEDULERS = "schedulers"
+    REPORTS = "reports"
+    """Ended items whose report waits."""
+    RUN = "run"
+    """The run id, which one item has for itself."""
+
+
+class Use(NamedTuple):
+    """One thing that items share; `of` tells queues, targets and run ids apart."""
+
+    kind: Kind
+    of: QueueRef | str = ""
 
 
 class Tracked:
@@ -30,6 +59,8 @@ class Tracked:
         """Set when the run's user asks for it to be stopped."""
         if entry.stop_requested:
             self.stop.set()
+        self.warnings: list[str] = []
+        """What its user was told in this life of the agent, each once."""
 
     @property
     def item(self) -> Item:
@@ -43,10 +74,13 @@ class Table:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._items: dict[ItemId, Tracked] = {}
-        self._changed = anyio.Condition()
+        self._users: defaultdict[Use, set[ItemId]] = defaultdict(set)
+        self._changed = Changes()
         self.launched = 0
         self.adopted = 0
         self.ended: Counter[str] = Counter()
+        self.durations: dict[str, Durations] = {}
+        """How long items were in each phase, as far as this life saw it."""
 
     def __iter__(self) -> Iterator[Tracked]:
         return iter(tuple(self._items.values()))
@@ -58,21 +92,48 @@ class Table:
         return item_id in self._items
 
     @property
-    def changed(self) -> anyio.Condition:
-        """Notified when an item leaves the table."""
+    def changed(self) -> Changes:
+        """Told when an item comes, goes, or gives back what it used."""
         return self._changed
 
-    def count(self, queue: QueueRef) -> int:
-        """Open items of this queue."""
-        return sum(1 for tracked in self._items.values() if tracked.item.queue == queue)
+    def get(self, item_id: str) -> Tracked | None:
+        """The open item of this id."""
+        return self._items.get(ItemId(item_id))
+
+    def by_queue(self) -> Counter[QueueRef]:
+        """All open items, those too that hold no slot."""
+        return Counter(tracked.item.queue for tracked in self._items.values())
+
+    def used(self, use: Use) -> int:
+        """How many open items share in this."""
+        return len(self._users.get(use, ()))
+
+    def users(self, use: Use) -> frozenset[ItemId]:
+        """The open items that share in this."""
+        return frozenset(self._users.get(use, ()))
+
+    def run_ids(self) -> frozenset[RunId]:
+        """The runs of all open items."""
+        return frozenset(tracked.item.run_id for tracked in self._items.values())
 
     def busy(self, tracked: Tracked) -> bool:
         """Whether another open item has this one's run id; two runs cannot be one.
 
         In another project too: backends name what they run after the run id alone.
         """
-        run_id = tracked.item.run_id
-        return any(one.item.run_id == run_id for one in self._items.values() if one is not tracked)
+        return bool(self.users(Use(Kind.RUN, tracked.item.run_id)) - {tracked.item.id})
+
+    def audit(self) -> int:
+        """How many items the index of uses had wrong; it is right afterwards."""
+        truth: defaultdict[Use, set[ItemId]] = defaultdict(set)
+        for item_id, tracked in self._items.items():
+            for use in uses_of(tracked.item, tracked.entry.phase):
+                truth[use].add(item_id)
+        wrong: set[ItemId] = set()
+        for use in truth.keys() | self._users.keys():
+            wrong |= truth.get(use, set()) ^ self._users.get(use, set())
+        self._users = truth
+        return len(wrong)
 
     def admit(self, item: Item) -> Tracked | None:
         """Track a popped item; None when it is open already (its lease lapsed, it came again)."""
@@ -105,43 +166,88 @@ class Table:
     ) -> None:
         """Change the item's phase; the journal has it before this returns."""
         entry = tracked.entry
-        launched_at = unix_now() if handle is not None else entry.launched_at
+        launched = moment_now() if handle is not None else entry.launched
         tracked.entry = msgspec.structs.replace(
-            entry,
+            entry.with_event(to.value),
             phase=move(entry.phase, to),
             handle=handle or entry.handle,
             outcome=outcome or entry.outcome,
-            launched_at=launched_at,
+            launched=launched,
             stop_requested=tracked.stop.is_set(),
         )
+        self._left_phase(tracked, entry.phase)
         tracked.since = anyio.current_time()
         tracked.detail = ""
+        self._index(entry, tracked.entry)
         await self._journal.write(tracked.entry)
         self.launched += to is Phase.RUNNING and entry.phase is Phase.LAUNCHING
         log.info("item moved", phase=to.value)
 
-    async def request_stop(self, tracked: Tracked) -> None:
+    async def request_stop(self, tracked: Tracked) -> bool:
         """The run's user wants it to stop; remembered across lives.
 
-        Too late once the outcome is known: the item may be forgotten by now, and must stay so.
+        False once the outcome is known: the item may be forgotten by now, and must stay so.
         """
         if tracked.entry.phase in (Phase.REPORTING, Phase.DONE):
-            return
+            return False
         tracked.stop.set()
-        tracked.entry = msgspec.structs.replace(tracked.entry, stop_requested=True)
+        entry = tracked.entry.with_event("stop requested")
+        tracked.entry = msgspec.structs.replace(entry, stop_requested=True)
         await self._journal.write(tracked.entry)
+        return True
 
     async def done(self, tracked: Tracked, *, reason: str) -> None:
         """The item is done: its slot is free again."""
         move(tracked.entry.phase, Phase.DONE)
         await self._journal.forget(tracked.item.id)
-        self._items.pop(tracked.item.id, None)
+        if self._items.pop(tracked.item.id, None) is not None:
+            self._left_phase(tracked, tracked.entry.phase)
+            self._index(tracked.entry, None)
         self.ended[reason] += 1
         log.info("item done", reason=reason)
-        async with self._changed:
-            self._changed.notify_all()
+
+    def _left_phase(self, tracked: Tracked, phase: Phase) -> None:
+        durations = self.durations.setdefault(phase.value, Durations())
+        durations.add(anyio.current_time() - tracked.since)
 
     def _add(self, entry: Entry) -> Tracked:
         tracked = Tracked(entry)
         self._items[entry.item.id] = tracked
+        self._index(None, entry)
         return tracked
+
+    def _index(self, before: Entry | None, after: Entry | None) -> None:
+        old, new = _used_by(before), _used_by(after)
+        for use in old.keys() - new.keys():
+            self._users[use].discard(old[use])
+            if not self._users[use]:
+                del self._users[use]
+        for use in new.keys() - old.keys():
+            self._users[use].add(new[use])
+        if old.keys() != new.keys():
+            self._changed.notify()
+
+
+def uses_of(item: Item, phase: Phase) -> Iterator[Use]:
+    """All that an open item takes a part of: the one place that says so.
+
+    A scheduler waits for the items that it pushes, so it must not hold what they need.
+    """
+    if phase not in HOLDS_SLOT:
+        yield Use(Kind.REPORTS)
+        return
+    yield Use(Kind.RUN, item.run_id)
+    if phase in NOT_LAUNCHED:
+        yield Use(Kind.WAITING)
+    if item.spec.scheduler:
+        yield Use(Kind.SCHEDULERS)
+    else:
+        yield Use(Kind.JOBS)
+        yield Use(Kind.QUEUE, item.queue)
+        yield Use(Kind.TARGET, item.spec.resource)
+
+
+def _used_by(entry: Entry | None) -> dict[Use, ItemId]:
+    if entry is None:
+        return {}
+    return dict.fromkeys(uses_of(entry.item, entry.phase), entry.item.id)

@@ -1,22 +1,28 @@
 """What a journey works with: the ports, built by compose and the same for all items."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import anyio
 import msgspec
 
+from launch_async.agent.report_line import ReportLine
 from launch_async.agent.table import Table
+from launch_async.agent.timeouts import Timeouts
+from launch_async.agent.warnings import Warnings
 from launch_async.domain.run import FoundRun
 from launch_async.domain.secret import Secret
 from launch_async.kit.once import Once
 from launch_async.kit.shared import Shared
+from launch_async.ports.backends import BackendSource
 from launch_async.ports.build import Builder
+from launch_async.ports.bundles import BundleStore
 from launch_async.ports.claims import Claims
 from launch_async.ports.configs import QueueConfigs
 from launch_async.ports.jobs import JobStore
 from launch_async.ports.presence import Presence
 from launch_async.ports.queue import ItemQueue
+from launch_async.ports.requeues import Requeues
 from launch_async.ports.runner import Runner
 from launch_async.ports.runs import RunDirectory
 
@@ -38,15 +44,23 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     presence: Presence
     runs: RunDirectory
     claims: Claims
+    requeues: Requeues
+    bundles: BundleStore
     jobs: JobStore
     targets: Mapping[str, Target]
     """By resource type, in W&B's words: `local-process`, `local-container`."""
     builds: anyio.CapacityLimiter
     identity: str
+    reports: ReportLine = msgspec.field(default_factory=ReportLine)
+    warnings: Warnings
+    services: Mapping[str, Callable[[], Awaitable[None]]] = {}
+    """Background work by name, each until cancelled: warnings, retention."""
     life: str = msgspec.field(default_factory=lambda: uuid.uuid4().hex[:12])
     """New at each start: tells the runs of this life from those of earlier ones."""
     base_url: str
     api_key: Secret[str]
+    backends: Sequence[BackendSource] = ()
+    """What is called for the agent, for metrics."""
     retry_seconds: float
     """Pause between two tries of something that must be told in the end."""
     patience_seconds: float = 300.0
@@ -65,11 +79,13 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     """What this life of the agent has said already."""
     stop_grace_seconds: float
     """From a stop request to the forced end."""
+    timeouts: Timeouts = Timeouts()
+    """How long runs may take to start and to run."""
+    item_retries: int = 5
+    """How often a preempted run is queued again at most."""
+    run_look_up_pauses: tuple[float, ...] = (0.0, 0.5, 2.0, 5.0)
+    """Seconds before each look for the run of a clean exit; a remote service may show it late."""
     orphan_grace_seconds: float = 300.0
     """From the first sight of a run that no item is about to its end, if it is to be ended."""
     end_orphans: bool = False
     """Whether such runs are ended; else they are shown and left alone."""
-    start_timeout_seconds: float
-    """From launch to running; 0 is no limit."""
-    run_look_up_pauses: tuple[float, ...] = (0.0, 0.5, 2.0, 5.0)
-    """Seconds before each look for the run of a clean exit; a remote service may show it late."""

@@ -2,22 +2,26 @@
 
 import socket
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
 import structlog
 
+from launch_async.adapters.bundles.folder import BundleFolder
 from launch_async.adapters.journals.sqlite import SqliteJournal
-from launch_async.adapters.queues.resource_configs import WandbQueueConfigs
 from launch_async.adapters.queues.claims import WandbClaims
+from launch_async.adapters.queues.requeues import WandbRequeues
+from launch_async.adapters.queues.resource_configs import WandbQueueConfigs
 from launch_async.adapters.queues.wandb import OWN_VERSION, WandbQueueService, default_entity
 from launch_async.adapters.sources.wandb import WandbJobStore
-from launch_async.agent.admission import QueueLimit
 from launch_async.agent.agent import Agent
+from launch_async.agent.retention import Retention
 from launch_async.agent.table import Table
+from launch_async.agent.timeouts import timeouts_of
 from launch_async.agent.tools import Tools
+from launch_async.agent.warnings import Warnings
 from launch_async.compose.backends import open_targets
 from launch_async.config.login import Login
 from launch_async.config.model import LaunchConfig
@@ -25,6 +29,9 @@ from launch_async.config.sources import NO_QUEUE, http_timeout_seconds
 from launch_async.domain.errors import AgentUnfit, ConfigError, Unavailable
 from launch_async.domain.ids import QueueRef
 from launch_async.kit.files import write_atomically
+from launch_async.kit.keep import Keep
+from launch_async.ports.retention import Prunable
+from launch_async.wire.lanes import OPEN_SECONDS, Lanes
 from launch_async.wire.operations import LAUNCH_PROJECT
 from launch_async.wire.transport import CALL_TIMEOUT_SECONDS, Transport, ca_file_of
 
@@ -35,9 +42,15 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 @asynccontextmanager
 async def open_agent(
-    config: LaunchConfig, login: Login, environ: Mapping[str, str]
+    config: LaunchConfig,
+    login: Login,
+    environ: Mapping[str, str],
+    *,
+    read_config: Callable[[], LaunchConfig] | None = None,
 ) -> AsyncGenerator[Agent, None]:
     """An agent that is ready to run; resources close in the reverse order of their opening.
+
+    `read_config` gives the configuration anew at a reload.
 
     Raises:
         ConfigError: no queue is named, or a variable is not what it must be.
@@ -55,25 +68,38 @@ async def open_agent(
                 api_key=login.api_key,
                 ca_file=ca_file_of(environ),
                 call_timeout_seconds=http_timeout_seconds(environ) or CALL_TIMEOUT_SECONDS,
+                lanes=Lanes.guarded(open_seconds=min(OPEN_SECONDS, config.agent.poll)),
             )
         )
         entity = config.entity or await _own_entity(transport, state_dir / "entity")
-        limits = [
-            QueueLimit(QueueRef(entity, LAUNCH_PROJECT, queue.name), queue.max_jobs)
-            for queue in queues
-        ]
         identity = _identity(state_dir)
         service = WandbQueueService(
             transport,
-            queues=[limit.ref for limit in limits],
+            queues=[QueueRef(entity, LAUNCH_PROJECT, queue.name) for queue in queues],
             hostname=config.agent.name or socket.gethostname(),
             agent_config={**_shown(config), "entity": entity, "identity": identity},
             version=environ.get("WANDB_AGENT_VERSION") or OWN_VERSION,
         )
         jobs = WandbJobStore(transport)
-        targets = await stack.enter_async_context(open_targets(state_dir, jobs))
+        limits = config.agent.retention
+        targets = await stack.enter_async_context(
+            open_targets(
+                state_dir, jobs, keep=_keep(limits.environments_days, limits.environments_mb)
+            )
+        )
+        table = Table(journal)
+        bundles = BundleFolder(state_dir, _keep(limits.bundles_days, limits.bundles_mb))
+        warnings = Warnings(service, agent_key=login.api_key, retry_seconds=RETRY_SECONDS)
+        builders = {name: target.builder for name, target in targets.items()}
+        retention = Retention(
+            {
+                "bundles": bundles,
+                **{name: one for name, one in builders.items() if isinstance(one, Prunable)},
+            },
+            open_runs=table.run_ids,
+        )
         tools = Tools(
-            table=Table(journal),
+            table=table,
             queue=service,
             presence=service,
             runs=service,
@@ -84,24 +110,32 @@ async def open_agent(
             identity=identity,
             base_url=login.base_url,
             api_key=login.api_key,
+            backends=[transport.lanes],
             retry_seconds=RETRY_SECONDS,
             configs=WandbQueueConfigs(transport),
             secure_mode=config.secure_mode,
             require_run_key=config.agent.require_run_key,
             macros={name: environ[name] for name in config.agent.macros if name in environ},
             stop_grace_seconds=config.stopped_run_timeout,
-            start_timeout_seconds=config.agent.start_timeout,
+            timeouts=timeouts_of(config),
+            item_retries=config.agent.item_retries,
+            requeues=WandbRequeues(transport, service),
+            bundles=bundles,
+            warnings=warnings,
+            services={"warnings": warnings.serve, "retention": retention.serve},
             orphan_grace_seconds=config.agent.orphans.grace,
             end_orphans=config.agent.orphans.action == "end",
         )
         yield Agent(
             tools,
-            queues=limits,
-            max_jobs=config.max_jobs,
-            poll_seconds=config.agent.poll,
-            heartbeat_seconds=config.agent.heartbeat,
-            grace_seconds=config.agent.grace,
+            config=config,
+            entity=entity,
+            read_config=read_config,
         )
+
+
+def _keep(days: float, megabytes: int) -> Keep:
+    return Keep(max_age_seconds=days * 86400, max_bytes=megabytes * 10**6)
 
 
 async def _own_entity(transport: Transport, path: Path) -> str:

@@ -9,19 +9,21 @@ from launch_async.adapters.builders.images import ReadyImages
 from launch_async.adapters.runners.docker.runner import DockerRunner
 from launch_async.adapters.runners.process.runner import ProcessRunner
 from launch_async.agent.tools import Target
+from launch_async.kit.keep import Keep
 from launch_async.ports.jobs import JobStore
 
 
 @asynccontextmanager
 async def open_targets(
-    state_dir: Path, jobs: JobStore
+    state_dir: Path, jobs: JobStore, *, keep: Keep
 ) -> AsyncGenerator[Mapping[str, Target], None]:
     """Targets by resource type, in W&B's words; what they hold open is closed at the end."""
     async with AsyncExitStack() as stack:
         docker, process = DockerRunner(), ProcessRunner(state_dir)
         stack.push_async_callback(docker.close)
         stack.push_async_callback(process.close)
+        builder = EnvironmentBuilder(state_dir, jobs, keep=keep)
         yield {
-            "local-process": Target(runner=process, builder=EnvironmentBuilder(state_dir, jobs)),
+            "local-process": Target(runner=process, builder=builder),
             "local-container": Target(runner=docker, builder=ReadyImages()),
         }

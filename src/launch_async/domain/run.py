@@ -21,7 +21,7 @@ class RunHandle(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a run comes from: what its backend keeps beside it, so that a lost journal loses no run.
+    """Where a run comes from: its backend keeps it, so that a lost journal loses no run.
 
     Holds no secrets: labels are for everybody who may use the backend. A stop request is not in
     it, as the run service goes on saying it.

@@ -37,6 +37,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     run_id: RunId | None = None
     author: str | None = None
     sweep_id: str | None = None
+    scheduler: bool = False
+    """Whether it is a sweep's scheduler: it launches items itself and has a limit of its own."""
     resume_count: int = 0
     api_key: Secret[str] | None = None
     """A key made for this run alone; it replaces the agent's own in the run's environment."""

@@ -1,7 +1,10 @@
 """The agent as the service sees it: registration, heartbeat, and files of its hidden run."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
+
+from launch_async.domain.ids import QueueRef
 
 
 class AgentStatus(StrEnum):
@@ -20,6 +23,14 @@ class Presence(Protocol):
 
         Raises:
             AgentUnfit: the key was refused or a queue does not exist.
+        """
+        ...
+
+    async def follow(self, queues: Sequence[QueueRef]) -> str:
+        """Serve these queues from now on, and as `register` otherwise.
+
+        Raises:
+            AgentUnfit: a queue does not exist; the agent goes on as it was.
         """
         ...
 

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from launch_async.domain.errors import Unavailable
 from launch_async.domain.ids import ItemId, QueueRef
 from launch_async.domain.item import Item
 from launch_async.domain.outcome import Outcome
@@ -20,11 +21,22 @@ class RejectedItem(msgspec.Struct, frozen=True, kw_only=True):
     """As `Item.lease`."""
 
 
+Popped = Item | RejectedItem | Unavailable | None
+"""What one look found; None: the queue is empty. An error of one queue is not the others'."""
+
+
 class ItemQueue(Protocol):
     """Errors of every verb: `Unavailable` after its own retries, `AgentUnfit` on a refused key."""
 
-    async def pop(self, queue: QueueRef) -> Item | RejectedItem | None:
-        """The next item, leased to this agent for a short time; None when the queue is empty."""
+    async def pop(self, queues: Sequence[QueueRef]) -> Sequence[Popped]:
+        """Look into each of these queues, in as few requests as the service takes.
+
+        What is found is leased to this agent for a short time. A queue that is named n times gives
+        up to n items. Not retried: an answer that was lost may have leased items already.
+
+        Raises:
+            Unavailable: no queue was looked into for certain.
+        """
         ...
 
     async def ack(self, item: Item) -> bool:
@@ -35,4 +47,16 @@ class ItemQueue(Protocol):
         self, item: Item | RejectedItem, outcome: Outcome, *, files: Sequence[str]
     ) -> None:
         """Tell that the item failed; `files` are paths in the agent's hidden run."""
+        ...
+
+    async def warn(self, item: Item, message: str) -> None:
+        """Tell something that the item's user should know now; the same text twice is once."""
+        ...
+
+
+class QueueHints(Protocol):
+    """A service's own word on which queues have items: makes looks sooner, never rarer."""
+
+    async def next(self, queues: Sequence[QueueRef]) -> Sequence[QueueRef]:
+        """Wait (a long poll) until some of these queues got items, and name them."""
         ...

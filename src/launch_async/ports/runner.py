@@ -16,6 +16,8 @@ class ImageWork(msgspec.Struct, frozen=True, kw_only=True):
 
     image: str
     entrypoint: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What the item's user should know of how it was made."""
 
 
 class CodeWork(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +28,8 @@ class CodeWork(msgspec.Struct, frozen=True, kw_only=True):
     bin_directory: Path
     """Folder that is first in the run's PATH, holding `python`."""
     entrypoint: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """As `ImageWork.warnings`."""
 
 
 Work = ImageWork | CodeWork

@@ -17,6 +17,22 @@ class QueueView(msgspec.Struct, frozen=True, kw_only=True):
     """Looks into the queue by outcome: `item`, `empty`, `error`."""
     seconds_since_poll: float | None
     """Since the last look that was answered; None before the first."""
+    weight: float = 1.0
+    paused: bool = False
+    interval_seconds: float = 0.0
+    """Between its looks at the moment; 0 while it has items."""
+    missing: tuple[str, ...] = ()
+    """Why nothing is taken from it now, in words."""
+
+
+class LimitView(msgspec.Struct, frozen=True, kw_only=True):
+    """One limit over all queues."""
+
+    name: str
+    """`jobs`, `waiting`, `schedulers`, `builds` or `target/NAME`."""
+    limit: int
+    """-1: none."""
+    used: int
 
 
 class ItemView(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +45,13 @@ class ItemView(msgspec.Struct, frozen=True, kw_only=True):
     phase: str
     detail: str
     seconds_in_phase: float
+
+
+class DurationsView(msgspec.Struct, frozen=True):
+    """Durations of one kind, as `kit.durations` counts them."""
+
+    buckets: tuple[int, ...]
+    sum_seconds: float
 
 
 class AgentView(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,11 +74,26 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True):
     poll_seconds: float
     seconds_since_beat: float | None
     """Since the last heartbeat that was answered."""
+    limits: tuple[LimitView, ...] = ()
+    drift: int = 0
+    """Slots that an audit found wrongly counted in this life; more than 0 is a fault of ours."""
+    looks: int = 0
+    """Pops that are under way."""
+    phases: dict[str, dict[str, int]] = {}
+    """All open items, counted by queue and phase."""
+    durations: dict[str, DurationsView] = {}
+    """How long items of this life were in each phase that they have left."""
+    recovered: bool = True
+    """Whether the items of earlier lives are taken over."""
+    orphans: int = 0
+    """Runs that bear this agent's mark on a backend, and that no item is about."""
+    unfit: str = ""
+    """Why the agent is stopping and a person must act."""
 
 
 class StatusSource(Protocol):
     """Gives the view; cheap, never waits."""
 
-    def view(self) -> AgentView:
-        """The agent now."""
+    def view(self, *, items: bool = True) -> AgentView:
+        """The agent now; without `items` it does not list them, which costs less."""
         ...

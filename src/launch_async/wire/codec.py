@@ -12,6 +12,9 @@ from launch_async.domain.spec import Overrides, RunSpec
 
 ARTIFACT_SCHEME = "wandb-artifact://_id/"
 
+SCHEDULER_URI = "placeholder-uri-scheduler"
+"""By this a sweep's scheduler is known (launch-features.md R15)."""
+
 
 class MalformedError(ValueError):
     """The JSON is not what W&B writes; the text names the part and is shown to users."""
@@ -107,6 +110,7 @@ def decode_run_spec(data: Any) -> RunSpec:
         run_id=RunId(wire.run_id) if wire.run_id else None,
         author=wire.author,
         sweep_id=wire.sweep_id,
+        scheduler=wire.uri == SCHEDULER_URI,
         resume_count=wire.resume_count or 0,
         api_key=Secret(wire.api_key) if wire.api_key else None,
     )

@@ -36,23 +36,10 @@ mutation updateLaunchAgent($agentId: ID!, $agentStatus: String) {
 }
 """
 
-POP = """
-mutation popFromRunQueue(
-  $entity: String!, $project: String!, $queueName: String!, $launchAgentId: ID
-) {
-  popFromRunQueue(input: {
-    entityName: $entity, projectName: $project, queueName: $queueName,
-    launchAgentId: $launchAgentId
-  }) { runQueueItemId runSpec }
-}
-"""
-
-POP_LEASED = POP.replace("runSpec }", "runSpec lease }")
-"""The pop for services whose `POP_FIELDS` has `lease`."""
-
 POP_FIELDS = """
 query PopFields { __type(name: "PopFromRunQueuePayload") { fields { name } } }
 """
+"""Whether pops have a `lease`: those of our service do, those of W&B's do not."""
 
 ACK = """
 mutation ackRunQueueItem($itemId: ID!, $runId: String!) {
@@ -122,3 +109,18 @@ def look_up_runs(count: int) -> str:
         for index in range(count)
     )
     return f"query LaunchRuns({variables}) {{\n{fields}\n}}"
+
+
+def pop_from_queues(count: int, *, leased: bool) -> str:
+    """One mutation of `count` pops, done in this order; variables `q0 q1 …`, answers `p0 p1 …`."""
+    names = ", ".join(f"$q{index}: String!" for index in range(count))
+    asked = "runQueueItemId runSpec lease" if leased else "runQueueItemId runSpec"
+    fields = "\n".join(
+        f"  p{index}: popFromRunQueue(input: {{ entityName: $entity, projectName: $project, "
+        f"queueName: $q{index}, launchAgentId: $launchAgentId }}) {{ {asked} }}"
+        for index in range(count)
+    )
+    return (
+        "mutation popFromRunQueue("
+        f"$entity: String!, $project: String!, $launchAgentId: ID, {names}) {{\n{fields}\n}}"
+    )

@@ -12,16 +12,18 @@ import msgspec
 import structlog
 
 from launch_async import __version__
-from launch_async.domain.errors import AgentUnfit, Unavailable
+from launch_async.domain.errors import AgentUnfit, Stage, Unavailable
 from launch_async.domain.ids import ItemId, QueueRef, RunId, RunRef, new_run_id
 from launch_async.domain.item import Item
 from launch_async.domain.outcome import Outcome
+from launch_async.domain.secret import Secret
 from launch_async.kit.clock import unix_now
 from launch_async.ports.presence import AgentStatus
 from launch_async.ports.queue import Popped, RejectedItem
 from launch_async.ports.runs import HIDDEN, RunView
 from launch_async.wire import operations
 from launch_async.wire.codec import MalformedError, decode_run_spec, decode_upload_headers
+from launch_async.wire.requeue_operations import WARN
 from launch_async.wire.transport import Parts, RequestRefused, Transport
 
 HIDDEN_JOB_TYPE = "sweep-controller"
@@ -96,9 +98,21 @@ class WandbQueueService:
             msg = f"{self._transport.base_url} answered the registration without an agent"
             raise AgentUnfit(msg) from error
         self._leases = await self._hands_out_leases()
+        self._pops_per_request = MAX_POPS_PER_REQUEST
         self._agent_id = agent_id
         self._hidden_run = RunRef(entity=entity, project=project, run_id=RunId(name))
         return name
+
+    async def follow(self, queues: Sequence[QueueRef]) -> str:
+        """As `register`, for other queues. W&B's service makes it a new agent, ours knows it."""
+        before = self._queues, self._agent_config
+        self._queues = queues
+        self._agent_config = {**self._agent_config, "queues": [queue.name for queue in queues]}
+        try:
+            return await self.register()
+        except BaseException:
+            self._queues, self._agent_config = before
+            raise
 
     async def beat(self, status: AgentStatus) -> bool:
         """True when the service asks this agent to stop polling."""
@@ -198,6 +212,17 @@ class WandbQueueService:
         except RequestRefused as error:
             log.warning("failure report refused", item=item.id, reason=str(error))
 
+    async def warn(self, item: Item, message: str) -> None:
+        """Tell a warning of the item; a service that refuses it is obeyed."""
+        try:
+            await self._transport.execute(
+                WARN,
+                {"itemId": item.id, "message": message, "stage": Stage.AGENT.value},
+                headers=_lease_of(item),
+            )
+        except RequestRefused as error:
+            log.warning("warning refused", item=item.id, reason=str(error))
+
     async def look_up(self, runs: Sequence[RunRef]) -> Mapping[RunRef, RunView]:
         """State and stop flag of many runs, `RUNS_PER_REQUEST` per request."""
         found: dict[RunRef, RunView] = {}
@@ -285,6 +310,7 @@ def _popped(queue: QueueRef, name: str, answer: Parts) -> Popped:
         spec=spec,
         popped_at=unix_now(),
         lease=lease,
+        sent=Secret(msgspec.json.encode(data).decode()) if lease is None else None,
     )
 
 

@@ -1,0 +1,72 @@
+"""What the agent shows of itself: plain values drawn from its parts at one moment."""
+
+from collections.abc import Iterator
+
+import anyio
+
+from launch_async.agent.admission import Admission
+from launch_async.agent.poller import Poller
+from launch_async.agent.table import Table, Tracked
+from launch_async.ports.status import DurationsView, ItemView, LimitView, QueueView
+
+
+def limit_views(admission: Admission, builds: anyio.CapacityLimiter) -> tuple[LimitView, ...]:
+    """Every limit over all queues."""
+    total, used = int(builds.total_tokens), builds.borrowed_tokens
+    return (*admission.views(), LimitView(name="builds", limit=total, used=used))
+
+
+def queue_views(poller: Poller, admission: Admission, table: Table) -> Iterator[QueueView]:
+    """Each polled queue."""
+    now = anyio.current_time()
+    held = admission.held()
+    items = table.by_queue()
+    for ref, queue in poller.queues.items():
+        limit = admission.limits.queues[ref]
+        yield QueueView(
+            name=ref.name,
+            max_jobs=limit.max_jobs,
+            items=items[ref],
+            polls=dict(queue.polls),
+            seconds_since_poll=age(queue.last_answer, now),
+            weight=limit.weight,
+            paused=admission.is_paused(ref),
+            interval_seconds=round(queue.interval_seconds, 3),
+            missing=tuple(admission.missing(ref, held)),
+        )
+
+
+def item_view(tracked: Tracked, now: float) -> ItemView:
+    """One open item."""
+    item = tracked.item
+    return ItemView(
+        id=item.id,
+        queue=item.queue.name,
+        run=str(item.run),
+        phase=tracked.entry.phase.value,
+        detail=tracked.detail,
+        seconds_in_phase=round(now - tracked.since, 3),
+    )
+
+
+def phase_counts(table: Table) -> dict[str, dict[str, int]]:
+    """Open items by queue and phase."""
+    counted: dict[str, dict[str, int]] = {}
+    for tracked in table:
+        phases = counted.setdefault(tracked.item.queue.name, {})
+        phase = tracked.entry.phase.value
+        phases[phase] = phases.get(phase, 0) + 1
+    return counted
+
+
+def duration_views(table: Table) -> dict[str, DurationsView]:
+    """How long items were in each phase."""
+    return {
+        phase: DurationsView(durations.buckets(), durations.sum_seconds)
+        for phase, durations in table.durations.items()
+    }
+
+
+def age(moment: float | None, now: float) -> float | None:
+    """Seconds since a moment, if there was one."""
+    return None if moment is None else round(now - moment, 3)

@@ -1,0 +1,63 @@
+"""What people may do with a running agent: the admin endpoint, signals and the CLI call it."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from launch_async.ports.status import AgentView
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an item or a queue is where it is."""
+
+    subject: str
+    """`item ID` or `queue NAME`."""
+    state: str
+    """An item's phase; `polled`, `paused`, `waiting for room` or `not answering` for a queue."""
+    seconds: float | None
+    """Since when; None when it is not known."""
+    reasons: tuple[str, ...]
+    """Each limit, lock or outage that holds it now; empty: nothing does."""
+    next: str
+    """What comes next, and when if that is known."""
+
+
+class AgentControl(Protocol):
+    """Every verb may be repeated without harm. Errors: `ConfigError` names what is wrong."""
+
+    def view(self, *, items: bool = True) -> AgentView:
+        """The agent now; without `items` it does not list them, which costs less."""
+        ...
+
+    def explain(self, name: str) -> Explanation | None:
+        """Why this item, or else this queue, is where it is; None: this agent has no such thing."""
+        ...
+
+    def drain(self) -> None:
+        """Take nothing new; the agent ends when its items have ended, or after its grace."""
+        ...
+
+    def pause(self, queue: str) -> None:
+        """Take nothing more from this queue until it is resumed; its open items go on.
+
+        Raises:
+            ConfigError: this agent does not poll it.
+        """
+        ...
+
+    def resume(self, queue: str) -> None:
+        """Take from this queue again, even if its setting says paused. Raises as `pause`."""
+        ...
+
+    async def cancel(self, item_id: str) -> bool:
+        """End this item, in whatever phase; False: it is not open here, or has ended already."""
+        ...
+
+    async def reload(self) -> Sequence[str]:
+        """Read the configuration again; what changed, and what only the next start changes.
+
+        Raises:
+            ConfigError: it is wrong; everything stays as it was.
+        """
+        ...
