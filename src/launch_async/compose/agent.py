@@ -112,6 +112,7 @@ async def open_agent(
             api_key=login.api_key,
             backends=[transport.lanes],
             retry_seconds=RETRY_SECONDS,
+            patience_seconds=config.agent.patience,
             configs=WandbQueueConfigs(transport),
             secure_mode=config.secure_mode,
             require_run_key=config.agent.require_run_key,
