@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from aiohttp import web
 from structlog.testing import capture_logs
 
 from launch_async.adapters.queues.resource_configs import WandbQueueConfigs
@@ -121,6 +122,30 @@ async def test_an_outage_is_no_answer_and_not_asked_again_at_once(
         with pytest.raises(Unavailable, match="503"):
             await configs.defaults_of(QUEUE)
     assert len(api.requests) == 1
+
+
+async def test_a_service_that_is_silent_is_not_waited_for_without_an_end(
+    api: ScriptedApi, transport: Transport
+):
+    hangs = anyio.Event()
+
+    async def hang(_: web.Request) -> web.Response:
+        await hangs.wait()
+        return web.json_response({})
+
+    api.script.append(hang)
+    configs = WandbQueueConfigs(transport, read_seconds=0.05)
+    with anyio.fail_after(5), pytest.raises(Unavailable, match="did not come in time"):
+        await configs.defaults_of(QUEUE)
+    hangs.set()
+
+
+async def test_of_many_queues_only_the_latest_are_kept(api: ScriptedApi, transport: Transport):
+    configs = WandbQueueConfigs(transport, max_queues=2)
+    for name in ("a", "b", "c", "c", "a"):
+        api.then(body={"data": {"project": None}})
+        await configs.defaults_of(QueueRef(ENTITY, LAUNCH_PROJECT, name))
+    assert len(api.requests) == 4
 
 
 POP = """mutation Pop($entity: String!, $queue: String!) {

@@ -37,9 +37,18 @@ class _Read(msgspec.Struct, frozen=True):
 class WandbQueueConfigs:
     """The port `QueueConfigs`; many askers of one queue share a read."""
 
-    def __init__(self, transport: Transport, *, keep_seconds: float = KEEP_SECONDS) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        keep_seconds: float = KEEP_SECONDS,
+        read_seconds: float = READ_SECONDS,
+        max_queues: int = MAX_QUEUES,
+    ) -> None:
         self._transport = transport
         self._keep_seconds = keep_seconds
+        self._read_seconds = read_seconds
+        self._max_queues = max_queues
         self._reads: dict[QueueRef, _Read] = {}
         self._locks: dict[QueueRef, anyio.Lock] = {}
         self._told: set[QueueRef] = set()
@@ -66,10 +75,10 @@ class WandbQueueConfigs:
         failure = ""
         defaults = None
         try:
-            with anyio.fail_after(READ_SECONDS):
+            with anyio.fail_after(self._read_seconds):
                 defaults = await self._ask(queue)
         except TimeoutError:
-            failure = f"the resource config of {queue} did not come within {READ_SECONDS:.0f} s"
+            failure = f"the resource config of {queue} did not come in time"
         except Unavailable as error:
             failure = str(error)
         except (RequestRefused, *_MALFORMED) as error:
@@ -98,7 +107,7 @@ class WandbQueueConfigs:
     def _keep(self, queue: QueueRef, read: _Read) -> None:
         self._reads.pop(queue, None)
         self._reads[queue] = read
-        while len(self._reads) > MAX_QUEUES:
+        while len(self._reads) > self._max_queues:
             oldest = next(iter(self._reads))
             del self._reads[oldest], self._locks[oldest]
             self._told.discard(oldest)
