@@ -1,75 +1,114 @@
-"""The admin endpoint: `/livez`, `/readyz`, `/healthz`, `/metrics` and `/status`."""
+"""The admin endpoint: probes, metrics, views and changes of one agent.
+
+```
+/livez /readyz        probes, never refused
+/metrics              one rendering a second for all scrapers
+/status /queues …     at most so many answers at once
+/items/ID/logs        a few followers at once
+POST                  with the token alone
+```
+"""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 import anyio
-import msgspec
 from aiohttp import web
-from prometheus_client import generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from launch_async.admin.health import LoopLag, liveness, readiness
+from launch_async.admin.access import MAX_ANSWERS, Handler, at_most, with_token
+from launch_async.admin.changing import Changing
+from launch_async.admin.health import liveness, readiness
 from launch_async.admin.metrics import registry_of
-from launch_async.ports.status import StatusSource
+from launch_async.admin.operated import Operations
+from launch_async.admin.reading import Reading
+from launch_async.admin.scrapes import Scrapes
+from launch_async.kit.addresses import is_loopback
 
 SHUTDOWN_SECONDS = 1.0
+MAX_FOLLOWERS = 16
+MAX_BODY_BYTES = 4096
 
 
-def create_app(source: StatusSource, lag: LoopLag) -> web.Application:
-    """The application; it reads `source` at each request and keeps nothing."""
-    registry = registry_of(source, lag)
+def create_app(operations: Operations, *, open_logs: bool = True) -> web.Application:
+    """The application; it asks the agent at each request and keeps nothing but rendered metrics.
+
+    Logs need the token unless `open_logs`: jobs print what is not for everybody on a network.
+    """
+    agent, backends, lag = operations.agent, operations.backends, operations.lag
+    reading, changing = Reading(agent), Changing(operations)
+    scrapes = Scrapes(registry_of(agent, lag, backends))
+    answers = anyio.CapacityLimiter(MAX_ANSWERS)
+    followers = anyio.CapacityLimiter(MAX_FOLLOWERS)
 
     async def livez(request: web.Request) -> web.Response:
         return _checks(request, liveness(lag))
 
     async def readyz(request: web.Request) -> web.Response:
-        return _checks(request, readiness(source.view()))
+        return _checks(request, readiness(agent.view(items=False), lag, backends()))
 
-    async def metrics(_: web.Request) -> web.Response:
-        body = generate_latest(registry)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+    tail = at_most(answers, reading.log_tail)
+    follow = at_most(followers, reading.follow, seconds=None)
 
-    async def status(_: web.Request) -> web.Response:
-        body = msgspec.json.format(msgspec.json.encode(source.view()), indent=2)
-        return web.Response(body=body, content_type="application/json")
+    async def logs(request: web.Request) -> web.StreamResponse:
+        return await (follow if request.query.get("follow") == "1" else tail)(request)
 
-    app = web.Application()
+    def read(path: str, handler: Handler) -> web.RouteDef:
+        return web.get(path, at_most(answers, handler))
+
+    def change(path: str, handler: Handler) -> web.RouteDef:
+        return web.post(path, with_token(operations.token, at_most(answers, handler)))
+
+    def secret(path: str, handler: Handler) -> web.RouteDef:
+        return web.get(path, with_token(operations.token, handler))
+
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
     app.add_routes(
         [
             web.get("/livez", livez),
             web.get("/healthz", livez),
             web.get("/readyz", readyz),
-            web.get("/metrics", metrics),
-            web.get("/status", status),
+            read("/metrics", scrapes.answer),
+            read("/status", reading.status),
+            read("/queues", reading.queues),
+            read("/queues/{id}/explain", reading.explain),
+            read("/items", reading.items),
+            read("/items/{id}", reading.item),
+            read("/items/{id}/explain", reading.explain),
+            web.get("/items/{id}/logs", logs) if open_logs else secret("/items/{id}/logs", logs),
+            secret("/debug/tasks", at_most(answers, reading.tasks)),
+            change("/drain", changing.drain),
+            change("/queues/{name}/pause", changing.of_queue(agent.pause, "paused")),
+            change("/queues/{name}/resume", changing.of_queue(agent.resume, "resumed")),
+            change("/items/{id}/cancel", changing.cancel),
+            change("/reload", changing.reload),
+            change("/loglevel", changing.log_level),
         ]
     )
     return app
 
 
 @asynccontextmanager
-async def serving(source: StatusSource, *, host: str, port: int) -> AsyncGenerator[str, None]:
+async def serving(operations: Operations, *, host: str, port: int) -> AsyncGenerator[str, None]:
     """Serve while the block runs; gives the endpoint's address.
 
     Raises:
         OSError: the address cannot be listened on.
     """
-    lag = LoopLag()
-    runner = web.AppRunner(
-        create_app(source, lag), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS
-    )
+    app = create_app(operations, open_logs=is_loopback(f"http://{_bracketed(host)}"))
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
         await site.start()
         bound: int = runner.addresses[0][1]
-        async with anyio.create_task_group() as group:
-            group.start_soon(lag.run, name="loop lag")
-            yield f"http://{host}:{bound}"
-            group.cancel_scope.cancel()
+        yield f"http://{_bracketed(host)}:{bound}"
     finally:
         with anyio.CancelScope(shield=True):
             await runner.cleanup()
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _checks(request: web.Request, checks: Mapping[str, str]) -> web.Response:

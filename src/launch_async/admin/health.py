@@ -1,37 +1,22 @@
 """Whether the agent lives and whether it is ready, check by check.
 
-`/livez` looks at the event loop alone: a broken dependency must not restart the agent. `/readyz`
-looks at progress: registered, not stopping, service answering, every queue with room polled.
+`/livez` looks at the event loop alone: a broken dependency must not restart the agent. While the
+loop is blocked it fails by giving no answer; the probe's time limit is what notices. `/readyz`
+looks at progress: items of earlier lives taken over, registered, not stopping, the service and the
+backends answering, every queue with room polled.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-import anyio
-
+from launch_async.kit.lag import LoopLag
+from launch_async.ports.backends import BackendView
 from launch_async.ports.status import AgentView
 
 MISSED_INTERVALS = 3
 MIN_WINDOW_SECONDS = 30.0
 BEAT_WINDOW_SECONDS = 60.0
 MAX_LAG_SECONDS = 5.0
-LAG_INTERVAL_SECONDS = 0.5
-
-
-class LoopLag:
-    """How late the event loop runs its timers."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.worst_seconds = 0.0
-        """Since the start."""
-
-    async def run(self) -> None:
-        """Measure until cancelled."""
-        while True:
-            due = anyio.current_time() + LAG_INTERVAL_SECONDS
-            await anyio.sleep(LAG_INTERVAL_SECONDS)
-            self.seconds = max(0.0, anyio.current_time() - due)
-            self.worst_seconds = max(self.worst_seconds, self.seconds)
+BREAKER_OPEN = 1
 
 
 def liveness(lag: LoopLag) -> Mapping[str, str]:
@@ -40,19 +25,26 @@ def liveness(lag: LoopLag) -> Mapping[str, str]:
     return {"loop": f"timers run {lag.seconds:.1f} s late" if slow else ""}
 
 
-def readiness(view: AgentView) -> Mapping[str, str]:
+def readiness(
+    view: AgentView, lag: LoopLag, backends: Sequence[BackendView] = ()
+) -> Mapping[str, str]:
     """As `liveness`."""
     checks = {
+        **liveness(lag),
+        "store": view.unfit,
+        "recovery": "" if view.recovered else "items of earlier lives are being taken over",
         "registered": "" if view.name else "not registered yet",
         "polling": "the agent is stopping" if view.state == "stopping" else "",
         "heartbeat": _stale(view.seconds_since_beat, BEAT_WINDOW_SECONDS),
     }
-    window = max(MISSED_INTERVALS * view.poll_seconds, MIN_WINDOW_SECONDS)
-    total_full = view.max_jobs != -1 and len(view.items) >= view.max_jobs
     for queue in view.queues:
-        full = total_full or (queue.max_jobs != -1 and queue.items >= queue.max_jobs)
+        interval = max(view.poll_seconds, queue.interval_seconds)
+        window = max(MISSED_INTERVALS * interval, MIN_WINDOW_SECONDS)
         age = queue.seconds_since_poll
-        checks[f"queue/{queue.name}"] = "" if full else _stale(age, window)
+        checks[f"queue/{queue.name}"] = "" if queue.missing else _stale(age, window)
+    for backend in backends:
+        shut = backend.breaker == BREAKER_OPEN
+        checks[f"backend/{backend.name}"] = "failing; asked again now and then" if shut else ""
     return checks
 
 

@@ -10,7 +10,7 @@ import click
 
 from launch_async import __version__
 
-SUBCOMMANDS = ("admin", "agent", "server", "up")
+SUBCOMMANDS = ("admin", "agent", "item", "server", "up")
 
 
 class Subcommands(click.Group):
