@@ -161,7 +161,7 @@ async def run_with_admin(
     )
     try:
         async with serving(operations, host=host, port=port) as url:
-            log.info("admin endpoint", url=url, changes="with a token" if token else "refused")
+            log.info("admin endpoint", url=url)
             await agent.run()
     except OSError as error:
         raise cannot_listen(admin, error, setting) from error
