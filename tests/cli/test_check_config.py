@@ -119,7 +119,11 @@ def test_a_missing_key_is_a_warning(environ: dict[str, str | None], tmp_path: Pa
         ("queues: [a]\nmax_job: 1\n", {}, "c.yaml:2:1: unknown key `max_job`; did you mean"),
         ("max_jobs: 2\n", {}, "no queue to poll"),
         ("queues: [a]\nagent: {admin: here}\n", {}, "agent.admin is 'here'; it must look like"),
-        ("queues: [a]\nagent: {admin_token_file: /no}\n", {}, "agent.admin_token_file /no cannot"),
+        (
+            "queues: [a]\nagent: {admin_token_file: /no}\n",
+            {},
+            "the admin token file /no cannot be read",
+        ),
         ("queues: [a]\n", {"WANDB_HTTP_TIMEOUT": "x"}, "WANDB_HTTP_TIMEOUT is 'x'"),
         ("queues: [a]\n", {"WANDB_BASE_URL": "ftp://x"}, "must look like http://HOST"),
     ],

@@ -98,6 +98,7 @@ async def test_documents_may_come_as_text(api: ScriptedApi, transport: Transport
         [{"data": {"project": None}}],
         [METADATA, {"data": {"entity": {"defaultResourceConfig": None}}}],
         [METADATA, answer_of("no json")],
+        [METADATA, answer_of({}, variables=[{"name": "v", "schema": {"minimum": "1"}}])],
         [METADATA, answer_of({"resource_args": {"kubernetes": {"x": "y" * (1 << 20)}}})],
     ],
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from launch_async.cli.addresses import address_of
+from launch_async.config.admin import find_agent_token
 from launch_async.config.login import find_base_url, find_login
 from launch_async.config.model import LaunchConfig, QueueConfig
 from launch_async.config.sources import NO_QUEUE, Settled, http_timeout_seconds
@@ -28,7 +29,8 @@ def check_config(
         raise ConfigError(NO_QUEUE)
     if config.agent.admin:
         address_of(config.agent.admin, "agent.admin")
-    _readable(config.agent.admin_token_file)
+    if config.agent.admin_token_file:
+        find_agent_token(Path(config.agent.admin_token_file), {})
     http_timeout_seconds(environ)
     base_url = find_base_url(environ, home=home, working_dir=working_dir)
     traps = [Trap("", warning) for warning in settled.loaded.warnings]
@@ -101,17 +103,3 @@ def _limit(value: int) -> str:
 
 def _truth(value: bool) -> str:
     return "true" if value else "false"
-
-
-def _readable(token_file: str) -> None:
-    if not token_file:
-        return
-    try:
-        with Path(token_file).expanduser().open("rb") as file:
-            empty = not file.read(1)
-    except OSError as error:
-        msg = f"agent.admin_token_file {token_file} cannot be read ({error.strerror})"
-        raise ConfigError(msg) from error
-    if empty:
-        msg = f"agent.admin_token_file {token_file} is empty; write a token into it"
-        raise ConfigError(msg)

@@ -12,8 +12,16 @@ MAX_TEXT = 1 << 12
 """Longest text that is compared with a template; longer ones are said not to come from one."""
 
 _NUMBER = frozenset("0123456789+-.eE")
-_NUMBER_TYPES = {"integer": int, "int": int, "number": (int, float), "float": (int, float)}
-_TYPES = {**_NUMBER_TYPES, "boolean": bool, "bool": bool, "string": str}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "boolean": (bool,),
+    "bool": (bool,),
+    "integer": (int,),
+    "int": (int,),
+    "number": (int, float),
+    "float": (int, float),
+}
+_NUMBER_TYPES = frozenset({"integer", "int", "number", "float"})
 
 
 def could_be(template: str, value: Any, variables: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -42,8 +50,8 @@ def _parts(
 
 def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
     """As the service enforces it: type, enum, minimum and maximum."""
-    wanted = _TYPES.get(str(schema.get("type")), str)
-    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+    wanted = _TYPES.get(str(schema.get("type")), (str,))
+    if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
         return False
     if "enum" in schema and value not in (schema["enum"] or ()):
         return False

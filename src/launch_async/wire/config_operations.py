@@ -46,8 +46,23 @@ def decode_resource_config(node: Any) -> QueueDefaults:
     return QueueDefaults(
         resource=resource,
         args=_document(args or {}),
-        variables={name: schema.get("schema", schema) for name, schema in variables.items()},
+        variables={name: _schema(schema) for name, schema in variables.items()},
     )
+
+
+class _Schema(msgspec.Struct, frozen=True):
+    """What is used of a JSON Schema must be as it should."""
+
+    type: str | None = None
+    enum: tuple[Any, ...] | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+def _schema(document: dict[str, Any]) -> dict[str, Any]:
+    found = _document(document.get("schema", document))
+    msgspec.convert(found, _Schema)
+    return found
 
 
 def _document(value: Any) -> dict[str, Any]:
