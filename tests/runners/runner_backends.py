@@ -1,39 +1,25 @@
-"""The backends that the conformance suite runs on, behind one small interface."""
+"""The backends of this package that the conformance suite runs on."""
 
 import json
 import os
 import signal
 import subprocess
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 import aiodocker
 import anyio
+import anyio.abc
+import msgspec
 
 from launch_async.adapters.runners.docker.runner import DockerRunner
 from launch_async.adapters.runners.process.runner import ProcessRunner
-from launch_async.domain.ids import ItemId, QueueRef, RunId, RunRef
-from launch_async.domain.run import Origin, RunEnd, RunHandle, RunStatus
-from launch_async.domain.secret import Secret
+from launch_async.domain.run import RunHandle
 from launch_async.ports.runner import CodeWork, ImageWork, LaunchOrder, Runner, Work
-
-SECRET = "local-5ecre7-va1ue"
-
-
-class Backend(Protocol):
-    """One kind of runner, and what only a test may do to it."""
-
-    identity: str
-
-    def life(self) -> Any:
-        """A fresh runner, as in a new life of the agent, with its background work going."""
-
-    def work(self, script: str) -> Work: ...
-
-    def kill_from_outside(self, handle: RunHandle) -> None: ...
+from launch_async.testing import Play, order_for
 
 
 class ProcessBackend:
@@ -51,7 +37,10 @@ class ProcessBackend:
         finally:
             await runner.close()
 
-    def work(self, script: str) -> Work:
+    def work(self, play: Play) -> Work:
+        return self.script(play.shell)
+
+    def script(self, script: str) -> Work:
         return CodeWork(
             directory=self.code,
             bin_directory=self.state_dir / "env" / "bin",
@@ -61,29 +50,50 @@ class ProcessBackend:
     def kill_from_outside(self, handle: RunHandle) -> None:
         os.kill(handle.data["pid"], signal.SIGKILL)
 
+    def cut_off(self) -> None:
+        """Nothing is between a machine and itself."""
+
+    async def clean_up(self) -> None:
+        async with self.life() as runner:
+            for found in await runner.find(self.identity):
+                await runner.remove(found.handle)
+
 
 class DockerBackend:
-    def __init__(self, image: str) -> None:
+    """The real engine, behind a socket of its own that can be cut."""
+
+    def __init__(self, image: str, engine: Path, folder: Path) -> None:
         self.image = image
         self.identity = f"test-{uuid4().hex[:8]}"
+        self.wire = Wire(engine, folder / "wire.sock")
 
     @asynccontextmanager
-    async def life(self) -> AsyncGenerator[Runner, None]:
-        runner = DockerRunner()
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(runner.serve)
-                yield runner
-                tasks.cancel_scope.cancel()
-        finally:
-            await runner.close()
+    async def life(self, **settings: Any) -> AsyncGenerator[Runner, None]:
+        async with anyio.create_task_group() as wires:
+            if not self.wire.served:
+                await wires.start(self.wire.serve)
+            runner = DockerRunner(docker_host=f"unix://{self.wire.path}", **settings)
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(runner.serve)
+                    yield runner
+                    tasks.cancel_scope.cancel()
+            finally:
+                await runner.close()
+                wires.cancel_scope.cancel()
 
-    def work(self, script: str) -> Work:
+    def work(self, play: Play) -> Work:
+        return self.script(play.shell)
+
+    def script(self, script: str) -> Work:
         return ImageWork(image=self.image, entrypoint=("sh", "-c", script))
 
     def kill_from_outside(self, handle: RunHandle) -> None:
         container = handle.data["container_id"]
         subprocess.run(["docker", "kill", container], check=True, capture_output=True)
+
+    def cut_off(self) -> AbstractAsyncContextManager[None]:
+        return self.wire.cut()
 
     async def clean_up(self) -> None:
         filters = json.dumps({"label": [f"launch-async.identity={self.identity}"]})
@@ -92,8 +102,64 @@ class DockerBackend:
                 await container.delete(force=True, v=True)
 
 
+class Wire:
+    """Stands between a runner and the engine, and can be cut."""
+
+    def __init__(self, engine: Path, path: Path) -> None:
+        self.engine = engine
+        self.path = path
+        self.served = False
+        self._scope: anyio.CancelScope | None = None
+        self._whole = anyio.Event()
+
+    @asynccontextmanager
+    async def cut(self) -> AsyncGenerator[None, None]:
+        self._whole = anyio.Event()
+        if self._scope is not None:
+            self._scope.cancel()
+        try:
+            yield
+        finally:
+            self._whole.set()
+
+    async def serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        self.served = True
+        try:
+            while True:
+                with anyio.CancelScope() as self._scope:
+                    self.path.unlink(missing_ok=True)
+                    async with await anyio.create_unix_listener(self.path) as listener:
+                        task_status.started()
+                        task_status = anyio.TASK_STATUS_IGNORED
+                        await listener.serve(self._pass_on)
+                self.path.unlink(missing_ok=True)
+                await self._whole.wait()
+        finally:
+            self.served = False
+
+    async def _pass_on(self, client: anyio.abc.ByteStream) -> None:
+        async with (
+            client,
+            await anyio.connect_unix(self.engine) as engine,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(pump, client, engine, tasks.cancel_scope)
+            tasks.start_soon(pump, engine, client, tasks.cancel_scope)
+
+
+async def pump(
+    source: anyio.abc.ByteStream, sink: anyio.abc.ByteStream, scope: anyio.CancelScope
+) -> None:
+    try:
+        async for piece in source:
+            await sink.send(piece)
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+        pass
+    scope.cancel()
+
+
 def make_order(
-    backend: Backend,
+    backend: ProcessBackend | DockerBackend,
     script: str,
     *,
     run_id: str | None = None,
@@ -102,42 +168,14 @@ def make_order(
     environment: Mapping[str, str] | None = None,
     resource_args: Mapping[str, Any] | None = None,
 ) -> LaunchOrder:
-    return LaunchOrder(
-        origin=Origin(
-            identity=backend.identity,
-            life="life",
-            service="http://h",
-            item_id=ItemId(item_id),
-            queue=QueueRef("team", "model-registry", "queue"),
-            run=RunRef("team", "project", RunId(run_id or f"t{uuid4().hex[:7]}")),
-            resource="fake",
-        ),
-        work=backend.work(script),
+    """An order for a script of a test's own."""
+    order = order_for(
+        backend,
+        Play(),
+        run_id=run_id,
+        item_id=item_id,
         args=args,
-        environment=environment or {},
-        secrets={"WANDB_API_KEY": Secret(SECRET)},
-        resource_args=resource_args or {},
+        environment=environment,
+        resource_args=resource_args,
     )
-
-
-async def statuses(runner: Runner, handle: RunHandle) -> list[RunStatus]:
-    """All that a watch says, which must come to its end."""
-    seen: list[RunStatus] = []
-    with anyio.fail_after(40):
-        async with aclosing(runner.watch(handle)) as watch:
-            async for status in watch:
-                seen.append(status)  # noqa: PERF401
-    return seen
-
-
-async def end_of(runner: Runner, handle: RunHandle) -> RunEnd:
-    end = (await statuses(runner, handle))[-1].end
-    assert end is not None
-    return end
-
-
-async def printed(runner: Runner, handle: RunHandle, text: str) -> None:
-    """Return once the run has printed `text`."""
-    with anyio.fail_after(20):
-        while not any(text in line for line in await runner.log_tail(handle, lines=20)):
-            await anyio.sleep(0.05)
+    return msgspec.structs.replace(order, work=backend.script(script))

@@ -1,20 +1,23 @@
 """Resource arguments for Docker mean what `docker run` means by them."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from runner_backends import SECRET, DockerBackend, make_order
+from runner_backends import DockerBackend, make_order
 
 from launch_async.adapters.runners.docker.options import container_body, is_loopback
 from launch_async.domain.errors import ItemError, Reason
 from launch_async.ports.runner import ImageWork
+from launch_async.testing import SECRET
 
+BACKEND = DockerBackend("unused", Path("/nowhere"), Path("/nowhere"))
 WORK = ImageWork(image="registry.example/team/image:tag")
 
 
 def body(resource_args: dict[str, Any], **more: Any) -> dict[str, Any]:
-    order = make_order(DockerBackend("unused"), "", resource_args=resource_args, **more)
+    order = make_order(BACKEND, "", resource_args=resource_args, **more)
     return container_body(order, WORK)
 
 
@@ -94,7 +97,7 @@ def test_args_come_before_the_queues_command() -> None:
 
 
 def test_an_entry_point_overrides_the_images() -> None:
-    order = make_order(DockerBackend("unused"), "")
+    order = make_order(BACKEND, "")
     work = msgspec.structs.replace(WORK, entrypoint=("python", "x.py"))
     assert container_body(order, work)["Entrypoint"] == ["python", "x.py"]
     assert "Entrypoint" not in container_body(order, WORK)
@@ -113,7 +116,7 @@ def test_a_secret_is_in_the_environment_and_nowhere_else() -> None:
 
 
 def test_an_image_name_that_would_lead_elsewhere_is_refused() -> None:
-    order = make_order(DockerBackend("unused"), "")
+    order = make_order(BACKEND, "")
     for image in ("", "../containers/x", "a?b", "-x"):
         with pytest.raises(ItemError, match="no name of an image"):
             container_body(order, ImageWork(image=image))

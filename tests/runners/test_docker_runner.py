@@ -4,24 +4,27 @@ import subprocess
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import anyio
-import anyio.abc
 import msgspec
 import pytest
-from runner_backends import SECRET, DockerBackend, end_of, make_order, printed
+from runner_backends import DockerBackend, make_order
 
 from launch_async.adapters.runners.docker.runner import DockerRunner
 from launch_async.domain.errors import ItemError, Reason, Unavailable
 from launch_async.domain.run import RunState, Trace
 from launch_async.ports.runner import ImageWork
+from launch_async.testing import SECRET, end_of, printed
 
 pytestmark = [pytest.mark.anyio, pytest.mark.docker]
 
 
 @pytest.fixture
-async def backend(tiny_image: str) -> AsyncGenerator[DockerBackend, None]:
-    docker = DockerBackend(tiny_image)
+async def backend(
+    tiny_image: str, docker_engine: Any, tmp_path: Path
+) -> AsyncGenerator[DockerBackend, None]:
+    docker = DockerBackend(tiny_image, docker_engine.socket_path, tmp_path)
     yield docker
     await docker.clean_up()
 
@@ -135,63 +138,17 @@ async def test_a_host_of_an_unknown_kind_is_named() -> None:
         await DockerRunner(docker_host="ssh://somewhere").check()
 
 
-class Wire:
-    """Stands between a runner and the engine, and can be cut."""
-
-    def __init__(self, engine: Path, path: Path) -> None:
-        self.engine = engine
-        self.path = path
-        self.scope = anyio.CancelScope()
-
-    async def serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        while True:
-            with anyio.CancelScope() as self.scope:
-                self.path.unlink(missing_ok=True)
-                async with await anyio.create_unix_listener(self.path) as listener:
-                    task_status.started()
-                    task_status = anyio.TASK_STATUS_IGNORED
-                    await listener.serve(self._pass_on)
-            self.path.unlink(missing_ok=True)
-            await anyio.sleep(1.5)
-
-    async def _pass_on(self, client: anyio.abc.ByteStream) -> None:
-        async with (
-            client,
-            await anyio.connect_unix(self.engine) as engine,
-            anyio.create_task_group() as tasks,
-        ):
-            tasks.start_soon(pump, client, engine, tasks.cancel_scope)
-            tasks.start_soon(pump, engine, client, tasks.cancel_scope)
-
-
-async def pump(
-    source: anyio.abc.ByteStream, sink: anyio.abc.ByteStream, scope: anyio.CancelScope
-) -> None:
-    try:
-        async for piece in source:
-            await sink.send(piece)
-    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-        pass
-    scope.cancel()
-
-
 async def test_a_run_that_ends_while_the_engine_is_out_of_reach_is_seen_when_it_is_back(
-    backend: DockerBackend, docker_engine: object, tmp_path: Path
+    backend: DockerBackend,
 ) -> None:
-    engine = docker_engine.socket_path
-    wire = Wire(engine, tmp_path / "wire.sock")
-    runner = DockerRunner(docker_host=f"unix://{wire.path}", list_seconds=3600)
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(wire.serve)
-        tasks.start_soon(runner.serve)
+    async with backend.life(list_seconds=3600) as runner:
         handle = await runner.launch(make_order(backend, "sleep 1; exit 11"))
         with anyio.fail_after(15):
             async with aclosing(runner.watch(handle)) as watch:
                 assert (await anext(watch)).state is RunState.RUNNING
-                wire.scope.cancel()
+                async with backend.cut_off():
+                    await anyio.sleep(1.5)
                 async for status in watch:
                     last = status
-        tasks.cancel_scope.cancel()
-    await runner.close()
     assert last.end is not None
     assert last.end.exit_code == 11

@@ -10,13 +10,14 @@ from pathlib import Path
 import anyio
 import msgspec
 import pytest
-from runner_backends import SECRET, ProcessBackend, end_of, make_order, printed, statuses
+from runner_backends import ProcessBackend, make_order
 
 from launch_async.adapters.runners.process.records import Record
 from launch_async.domain.errors import ItemError, Reason
 from launch_async.domain.run import RunState, Trace
 from launch_async.kit.procs import group_members
 from launch_async.ports.runner import ImageWork
+from launch_async.testing import SECRET, end_of, printed, statuses
 
 pytestmark = pytest.mark.anyio
 

@@ -3,7 +3,7 @@
 ```
 /events ──> die, destroy ─┐
                           ├──> ring the watch of that container ──> it inspects, once
-/containers/json ─────────┘    (every 15 s, and whenever the stream begins anew)
+/containers/json ─────────┘    (every 15 s, and twice whenever the stream begins anew)
 ```
 
 A ring says "look"; it is never a verdict.
@@ -28,6 +28,9 @@ _KINDS = ["start", "die", "destroy", "oom"]
 _ENDED = frozenset({"exited", "dead", "removing"})
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
+_SUBSCRIBED_SECONDS = 2.0
+"""The engine answers a request for events before it subscribes it: what ends between is in neither
+the stream nor the first list, so that there is a second one."""
 
 
 class Bell:
@@ -54,6 +57,7 @@ class ContainerEvents:
         self._list_seconds = list_seconds
         self._bells: defaultdict[str, set[Bell]] = defaultdict(set)
         self._lost = False
+        self._begun = anyio.Event()
 
     @contextmanager
     def follow(self, container_id: str) -> Generator[Bell, None, None]:
@@ -96,11 +100,15 @@ class ContainerEvents:
         if self._lost:
             log.info("docker events are back", engine=self._engine.host)
         self._lost = False
+        self._begun.set()
         await self._look_at_all()  # what happened before the stream began was not in it
 
     async def _list(self) -> None:
         while True:
-            await anyio.sleep(self._list_seconds)
+            with anyio.move_on_after(self._list_seconds):
+                await self._begun.wait()
+                self._begun = anyio.Event()
+                await anyio.sleep(_SUBSCRIBED_SECONDS)
             try:
                 await self._look_at_all()
             except (Unavailable, DockerError, KeyError, TypeError) as error:
