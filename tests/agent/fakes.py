@@ -240,12 +240,13 @@ class FakeBuilder:
         self.discarded: list[ItemId] = []
         self.building = anyio.Event()
         self.hang = False
+        self.warnings: tuple[str, ...] = ()
 
     async def build(self, order: BuildOrder) -> Work:
         self.building.set()
         if self.hang:
             await anyio.sleep_forever()
-        return ImageWork(image="img", entrypoint=order.entrypoint)
+        return ImageWork(image="img", entrypoint=order.entrypoint, warnings=self.warnings)
 
     async def discard(self, item: Item) -> None:
         self.discarded.append(item.id)
@@ -388,6 +389,7 @@ class World:
         self.stop_grace_seconds = 0.01
         self.timeouts = Timeouts()
         self.item_retries = 5
+        self.upload_seconds = 60.0
         self.requeues = FakeRequeues(self.service)
         self.bundles = FakeBundles()
         self.patience_seconds = 0.03
@@ -402,6 +404,7 @@ class World:
         limits: Mapping[str, int] | None = None,
         max_jobs: int = -1,
         grace_seconds: float = 30.0,
+        config: LaunchConfig | None = None,
     ) -> Agent:
         """A new life of the agent."""
         warnings = Warnings(self.service, agent_key=KEY, retry_seconds=0.01)
@@ -426,6 +429,7 @@ class World:
             stop_grace_seconds=self.stop_grace_seconds,
             timeouts=self.timeouts,
             item_retries=self.item_retries,
+            upload_seconds=self.upload_seconds,
             requeues=self.requeues,
             bundles=self.bundles,
             warnings=warnings,
@@ -436,7 +440,8 @@ class World:
         )
         return Agent(
             tools,
-            config=config_of(
+            config=config
+            or config_of(
                 limits or {"q": -1}, max_jobs=max_jobs, **{"grace": grace_seconds} | self.section
             ),
             entity="me",

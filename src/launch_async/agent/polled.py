@@ -24,9 +24,14 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """The pauses between two looks into an idle queue, in seconds."""
 
     poll: float
-    """After the first look that found nothing; jitter only shortens it."""
+    """After the first look that found nothing."""
     poll_max: float
     """What it grows to."""
+
+    def jittered(self) -> "Pace":
+        """A little shorter, never longer. One for all queues of a request: they stay together."""
+        factor = random.uniform(0.8, 1.0)  # noqa: S311 - jitter
+        return Pace(poll=self.poll * factor, poll_max=self.poll_max * factor)
 
 
 class PolledQueue:
@@ -78,8 +83,7 @@ class PolledQueue:
     def _rest(self, pace: Pace, *, again: bool) -> None:
         longer = pace.poll if again else self.interval_seconds * GROWTH
         self.interval_seconds = min(max(pace.poll, longer), pace.poll_max)
-        pause = self.interval_seconds * random.uniform(0.8, 1.0)  # noqa: S311 - jitter
-        self.due_at = anyio.current_time() + pause
+        self.due_at = anyio.current_time() + self.interval_seconds
 
 
 def asked_pause(error: Exception) -> float | None:

@@ -28,6 +28,8 @@ from launch_async.ports.queue import ItemQueue, Popped, QueueHints, RejectedItem
 MAX_REQUESTS = 4
 SLOW_SECONDS = 0.5
 """After so long without an answer a request has company."""
+GATHERED = 0.25
+"""Of the shortest pause: who would be due so soon is looked into along with who is due."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -101,7 +103,9 @@ class Poller:
 
     def _granted(self) -> list[Look]:
         now = anyio.current_time()
-        while self._resting and self._resting[0][0] <= now:
+        due = bool(self._resting) and self._resting[0][0] <= now
+        soon = now + self.pace.poll * GATHERED if due else now
+        while self._resting and self._resting[0][0] <= soon:
             _, _, queue = heapq.heappop(self._resting)
             if self.queues.get(queue.ref) is queue:
                 self._ready[queue.ref] = queue
@@ -141,13 +145,14 @@ class Poller:
 
     async def _ask(self, number: int, looks: Sequence[Look]) -> None:
         asked = Counter(look.queue for look in looks)
+        pace = self.pace.jittered()
         try:
             answers = await self._service.pop([look.queue for look in looks])
-            rejected = self._take(looks, answers)
+            rejected = self._take(looks, answers, pace)
         except AgentUnfit:
             raise
         except Exception as error:  # noqa: BLE001 - the edge of one request
-            self._unanswered(list(asked), error)
+            self._unanswered(list(asked), error, pace)
             self._blame(list(asked), error, width=len(looks))
             rejected = []
         finally:
@@ -159,7 +164,9 @@ class Poller:
         for item in rejected:
             await self._fail(item)
 
-    def _take(self, looks: Sequence[Look], answers: Sequence[Popped]) -> list[RejectedItem]:
+    def _take(
+        self, looks: Sequence[Look], answers: Sequence[Popped], pace: Pace
+    ) -> list[RejectedItem]:
         """Settle the looks, empty ones first: what they held is free for the others' items."""
         found: list[tuple[Look, Item]] = []
         rejected: list[RejectedItem] = []
@@ -187,10 +194,10 @@ class Poller:
             if queue is None:
                 continue
             if ref in errors:
-                self._unanswered([ref], errors[ref])
+                self._unanswered([ref], errors[ref], pace)
                 continue
             recovered += [queue] if queue.fault else []
-            queue.answered(items[ref], of=of, pace=self.pace)
+            queue.answered(items[ref], of=of, pace=pace)
         if recovered:
             log.info("queues can be polled again", queues=names_of(recovered))
         return rejected
@@ -215,11 +222,11 @@ class Poller:
                 if ref in self.queues:
                     self.queues[ref].suspect(width)
 
-    def _unanswered(self, refs: Sequence[QueueRef], error: Exception) -> None:
+    def _unanswered(self, refs: Sequence[QueueRef], error: Exception, pace: Pace) -> None:
         queues = [self.queues[ref] for ref in refs if ref in self.queues]
         fresh = [queue for queue in queues if not queue.fault]
         for queue in queues:
-            queue.failed(error, pace=self.pace)
+            queue.failed(error, pace=pace)
         if fresh:
             log.warning(
                 "queues cannot be polled",
