@@ -148,6 +148,9 @@ async def test_a_frozen_list_is_installed_as_far_as_it_can_be(tmp_path: Path, wh
     jobs = WrittenJobs({"requirements.frozen.txt": frozen})
     work = await build(EnvironmentBuilder(tmp_path / "state", jobs), make_order())
     assert says(work, "import tiny_thing; print(tiny_thing.WORDS)") == "tiny words"
+    assert "could not be installed: no-such-thing @ " in work.warnings[0], (
+        "also of whoever finds it"
+    )
 
 
 async def test_runs_with_the_same_requirements_share_one_environment_made_once(

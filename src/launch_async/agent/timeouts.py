@@ -31,6 +31,9 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
     start_seconds: float = 0.0
     run_seconds: float = 0.0
+    settle_seconds: float = 60.0
+    """What a run of an earlier life gets at least, however long ago its launch seems: its backend
+    may be about to say that it started or ended."""
     queues: Mapping[str, QueueTimeouts] = {}
     """By the queue's name; an agent's queues have one owner."""
 

@@ -16,9 +16,6 @@ from launch_async.kit.clock import seconds_since
 
 KILL_AFTER_SECONDS = 10.0
 """From asking a run to end to making it end."""
-MIN_WAIT_SECONDS = 60.0
-"""What a run that an earlier life launched gets at least, however long ago that seems: its backend
-may be about to say that it started or ended."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -128,7 +125,7 @@ class _Watched:
         """What is left of a limit; nobody's clock but the machine's since its start counts."""
         launched = self._tracked.entry.launched
         passed = 0.0 if launched is None else seconds_since(launched)
-        return max(limit_seconds - passed, min(limit_seconds, MIN_WAIT_SECONDS))
+        return max(limit_seconds - passed, min(limit_seconds, self._tools.timeouts.settle_seconds))
 
     async def _end_for(self, reason: Reason, detail: str) -> None:
         log.warning("run took too long", reason=reason.value, detail=detail)
