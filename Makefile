@@ -9,6 +9,9 @@ ADMIN  ?=
 KEEP   ?=
 ARGS   ?=
 WORKERS ?= 3
+SEED   ?=
+KILLS  ?= 50
+ITEMS  ?= 300
 
 IMAGE  := launch-async-example:latest
 BIN    := .venv/bin
@@ -17,12 +20,12 @@ UP     := $(BIN)/launch-async up --data $(DATA) $(if $(PORT),--port $(PORT)) $(i
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: help run dev check lint lint-ruff lint-mypy lint-pyright lint-imports test format clean \
-        docker-up docker-down postgres-up postgres-down images
+        chaos mutants soak bench-vs-wandb docker-up docker-down postgres-up postgres-down images
 
 help:
 	@echo "launch-async: make TARGET"
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) | \
-	    while read -r target text; do printf '  %-12s %s\n' "$$target" "$$text"; done
+	    while read -r target text; do printf '  %-14s %s\n' "$$target" "$$text"; done
 
 run: .venv/.installed ## Start server and agent, run the example [TARGET=process|docker KEEP=1 PORT=n ADMIN=host:port DATA=dir SET=key=value BASE=image]
 ifeq ($(TARGET),docker)
@@ -64,6 +67,18 @@ test: .venv/.installed-dev ## Run the whole suite, with a Docker engine and Post
 	@scripts/postgres up >/dev/null || { \
 	    echo "make test: the tests on PostgreSQL are skipped (see the line above)" >&2; test "$$CI" != true; }
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+chaos: .venv/.installed-dev ## Drain items while agent and server are killed; nothing lost, nothing doubled [SEED=n KILLS=50 ITEMS=300]
+	@$(BIN)/python benchmarks/chaos.py $(if $(SEED),--seed $(SEED)) --kills $(KILLS) --items $(ITEMS) $(ARGS)
+
+mutants: .venv/.installed-dev ## Break each life-cycle rule by a line and see a test fail for it [ARGS="--only word"]
+	@$(BIN)/python benchmarks/mutants.py $(ARGS)
+
+soak: .venv/.installed-dev ## Run 20,000 short items, then 10,000 at once: memory, descriptors, loop lag [ARGS="--items n --live n"]
+	@$(BIN)/python benchmarks/soak.py $(ARGS)
+
+bench-vs-wandb: .venv/.installed-dev ## Measure the agent beside W&B's own on one server and Docker engine
+	@$(BIN)/python benchmarks/vs_wandb_agent.py $(ARGS)
 
 format: .venv/.installed-dev ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff check --no-cache --fix-only --quiet .

@@ -216,8 +216,8 @@ class Chaos:
             check=True,
             timeout=30,
         ).stdout
-        lines = [line.split() for line in listed.splitlines()]
-        return [container for container, item in lines if item in self.pushed]
+        lines = [line.partition(" ") for line in listed.splitlines()]
+        return [container for container, _, item in lines if item in self.pushed]
 
     def _wait_for(self, begun: int) -> None:
         end = time.monotonic() + PROGRESS_SECONDS
@@ -241,9 +241,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--items", type=int, default=300)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--server-kills", type=int, default=10)
+    parser.add_argument("--server-kills", type=int, help="default: one for five of the agent's")
     parser.add_argument("--keep", action="store_true", help="keep the folder with all logs")
     said = parser.parse_args()
+    if said.server_kills is None:
+        said.server_kills = said.kills // 5
     todo = jobs(said.seed, said.items)
     moments = plan(said.seed, items=said.items, kills=said.kills, server_kills=said.server_kills)
     words = f"--items {said.items} --kills {said.kills} --server-kills {said.server_kills}"

@@ -2,7 +2,9 @@
 
 A process appends `begin N` to a file, and `end N HOW` as the last thing that it does. A container
 is seen by the engine: its event stream has each start and each end. A job with a run tells the API
-of it in two plain requests, without the wandb client: upsertBucket, then the run's end.
+of it in two plain requests, without the wandb client: upsertBucket, then the run's end. It asks
+again until it is answered. The run's end is the end of its key too, so that a second telling, when
+the first one's answer was lost, may be refused with 401: it was heard.
 """
 
 import random
@@ -31,10 +33,12 @@ def post(path, body):
     login = base64.b64encode(f"api:{env['WANDB_API_KEY']}".encode()).decode()
     head = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
     request = urllib.request.Request(env["WANDB_BASE_URL"] + path, json.dumps(body).encode(), head)
-    for _ in range(600):
+    for attempt in range(600):
         try:
             return urllib.request.urlopen(request, timeout=10).read()
-        except (urllib.error.URLError, OSError):
+        except (urllib.error.URLError, OSError) as error:
+            if attempt and getattr(error, "code", 0) == 401:
+                return
             time.sleep(0.2)
     sys.exit(99)
 
@@ -63,9 +67,10 @@ ask() {  # the second kept open: a server may drop a request whose sender has hu
     sleep 1
 }
 post() {
-    tries=0
-    until ask "$@" | nc -w 5 127.0.0.1 "${WANDB_BASE_URL##*:}" | head -n 1 | grep -q ' 200 '; do
+    tries=0 fine=' 200 '
+    until ask "$@" | nc -w 5 127.0.0.1 "${WANDB_BASE_URL##*:}" | head -n 1 | grep -qE "$fine"; do
         tries=$((tries + 1)); [ $tries -lt 120 ] || exit 99
+        fine=' (200|401) '
     done
 }
 if [ $told = yes ]; then
