@@ -93,9 +93,12 @@ def command_lines() -> dict[int, bytes]:
 
 
 def check_what_is_shown(fleet: Fleet, agent: RunningAgent, secrets: dict[str, str]) -> None:
-    for path in ("/status", "/metrics", "/readyz?verbose"):
+    for path in ("/status", "/queues", "/items", "/metrics", "/readyz?verbose", "/debug/tasks"):
         assert secrets_in(agent.get(path)[1], secrets) == [], path
     assert secrets_in(agent.program.output, secrets) == [], "the agent's log"
+    checked = fleet.shell.run("launch-async", "agent", "-c", "launch-config.yaml", "--check-config")
+    assert "registry.password" in checked
+    assert secrets_in(checked, secrets) == [], "the check of the configuration"
     asked = fleet.control_plane.ask(AGENTS, entity=fleet.entity)
     assert secrets_in(json.dumps(asked), secrets) == [], "the agent as the service shows it"
 
