@@ -1,4 +1,4 @@
-"""Items that are queued again and warned of: our control plane, and a service that is like W&B's."""
+"""Items that are queued again and warned of: our control plane, and a service like W&B's."""
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
