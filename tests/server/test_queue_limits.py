@@ -8,9 +8,10 @@ from launch_harness import CHANGE, Launch
 from server_harness import Http, Server
 
 from launch_async.domain.lease import LEASE
+from launch_async.server.agents import Poll
 from launch_async.server.claims import pop_item
 from launch_async.server.context import utc_now
-from launch_async.server.queues import change_queue, find_queue_by_id
+from launch_async.server.queues import QueueRow, change_queue, find_queue_by_id
 
 pytestmark = pytest.mark.anyio
 
@@ -99,6 +100,10 @@ async def test_a_limit_below_nothing_is_refused(launch: Launch) -> None:
     assert (await launch.http.ask(CHANGE, queue="UnVuUXVldWU6OTk=", limit=1)).status == 404
 
 
+def poll_of(queue: QueueRow) -> Poll:
+    return Poll(queue.id, queue.paused_at, queue.concurrency_limit)
+
+
 async def test_a_limit_holds_for_racing_pops(server: Server, http: Http) -> None:
     launch = Launch(http)
     await launch.queue()
@@ -112,7 +117,7 @@ async def test_a_limit_holds_for_racing_pops(server: Server, http: Http) -> None
         async with request.store.write() as connection:
             queue = await find_queue_by_id(connection, request, queue_id)
             assert queue is not None
-            item = await pop_item(connection, queue, agent=None, now=request.now())
+            item = await pop_item(connection, poll_of(queue), digest=None, now=request.now())
         if item is not None:
             taken.append(item.id)
 
@@ -150,5 +155,5 @@ async def test_a_lease_that_lapses_later_still_counts(launch: Launch, server: Se
         async with request.store.write() as connection:
             queue = await find_queue_by_id(connection, request, queue_id)
             assert queue is not None
-            item = await pop_item(connection, queue, agent=None, now=utc_now() + moment)
+            item = await pop_item(connection, poll_of(queue), digest=None, now=utc_now() + moment)
         assert (item is not None) is room

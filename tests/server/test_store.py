@@ -9,11 +9,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from server_harness import Server
 from sqlalchemy import Connection, insert, select, text
-from sqlalchemy.exc import IntegrityError, StatementError
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.domain.errors import ConfigError
 from launch_async.server.store import Store
 from launch_async.server.store.engine import READERS, hold
+from launch_async.server.store.prepared import often
 from launch_async.server.store.tables import metadata
 from launch_async.server.store.tables.people import users
 
@@ -59,6 +61,45 @@ async def test_an_error_undoes_the_whole_transaction(server: Server) -> None:
     with pytest.raises(IntegrityError):
         await add_two()
     assert await server.rows("select username from users") == [("tester",)]
+
+
+PUT = often(insert(users))
+NAMED = often(select(users.c.username, users.c.created_at).where(users.c.username == "new"))
+
+
+async def test_a_prepared_statement_keeps_and_reads_as_any_other(server: Server) -> None:
+    async def add(connection: AsyncConnection) -> None:
+        await connection.execute(PUT, user("new"))
+
+    async def read(connection: AsyncConnection) -> list[tuple[str, datetime]]:
+        return [tuple(row) for row in await connection.execute(NAMED)]
+
+    await server.services.store.transact(add)
+    assert await server.services.store.lookup(read) == [("new", NOW)]
+    async with server.services.store.read() as connection:
+        assert await read(connection) == [("new", NOW)]
+
+
+@pytest.mark.parametrize("often_first", [False, True])
+async def test_an_error_undoes_statements_of_both_kinds(
+    server: Server, *, often_first: bool
+) -> None:
+    kinds = [PUT, insert(users)] if often_first else [insert(users), PUT]
+
+    async def add_two(connection: AsyncConnection) -> None:
+        await connection.execute(kinds[0], user("new"))
+        await connection.execute(kinds[1], user("tester"))
+
+    with pytest.raises(DBAPIError):
+        await server.services.store.transact(add_two)
+    assert await server.rows("select 1 from users where username = 'new'") == []
+
+    async def again(connection: AsyncConnection) -> None:
+        await connection.execute(kinds[0], user("new"))
+        await connection.execute(kinds[1], user("newer"))
+
+    await server.services.store.transact(again)
+    assert len(await server.rows("select 1 from users where username like 'new%'")) == 2
 
 
 async def test_a_cancellation_waits_for_the_end_of_a_write(server: Server) -> None:

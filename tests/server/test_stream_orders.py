@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from server_harness import USERNAME, Server
 
 from launch_async.server.filestream import receive
-from launch_async.server.store.engine import storable
+from launch_async.server.store.texts import storable
 
 pytestmark = pytest.mark.anyio
 

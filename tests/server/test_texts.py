@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from server_harness import USERNAME, Http
 
 from client_documents import client_document
-from launch_async.server.store.engine import storable
+from launch_async.server.store.texts import storable
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, bindparam, case, delete, select, update
+from sqlalchemy import ColumnElement, Integer, Select, bindparam, case, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.domain.lease import SILENCE
@@ -16,8 +16,9 @@ from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import decode_number
 from launch_async.server.projects import ProjectRow
-from launch_async.server.queues import find_queue_by_id
+from launch_async.server.queues import find_queue_by_id, no_queue
 from launch_async.server.store.engine import insert
+from launch_async.server.store.prepared import often
 from launch_async.server.store.tables.people import entities, users
 from launch_async.server.store.tables.queues import launch_agent_queues, launch_agents, run_queues
 from launch_async.server.store.tables.runs import projects
@@ -60,25 +61,16 @@ class AgentRow(msgspec.Struct, frozen=True):
         return self.status != KILLED and self.heartbeat_at >= now - SILENCE
 
 
-class PollingAgent(msgspec.Struct, frozen=True):
-    """An agent that asks for an item."""
+class Poll(msgspec.Struct, frozen=True):
+    """A queue that is asked for an item, and the agent that asks, if it says which one it is."""
 
-    id: int
-    stop_polling: bool
-    heartbeat_at: datetime
-
-
-POLLING_AGENT: Final = (
-    select(
-        launch_agents.c.id,
-        entities.c.name.label("entity"),
-        launch_agents.c.stop_polling,
-        launch_agents.c.heartbeat_at,
-    )
-    .join(projects, projects.c.id == launch_agents.c.project_id)
-    .join(entities, entities.c.id == projects.c.entity_id)
-    .where(launch_agents.c.id == bindparam("number"))
-)
+    queue_id: int
+    paused_at: datetime | None
+    concurrency_limit: int | None
+    agent_id: int | None = None
+    agent_entity: str | None = None
+    stop_polling: bool | None = None
+    heartbeat_at: datetime | None = None
 
 
 async def register_agent(
@@ -147,18 +139,28 @@ async def find_agent(
     return found[0] if found and found[0].entity_name in request.viewer.entities else None
 
 
-async def polling_agent(
-    connection: AsyncConnection, request: Request, agent_id: str
-) -> PollingAgent:
-    """Return as much of an agent as a pop needs; the 404 says what to do without one."""
-    try:
-        number = decode_number(agent_id, AGENT)
-    except ApiError:
-        number = 0
-    row = (await connection.execute(POLLING_AGENT, {"number": number})).one_or_none()
-    if row is None or row.entity not in request.viewer.entities:
+async def read_poll(
+    connection: AsyncConnection,
+    request: Request,
+    *,
+    entity: str,
+    project: str,
+    queue: str,
+    agent_id: str | None,
+) -> Poll:
+    """Return as much of a queue and of an agent as a pop needs; a 404 says what to do without one.
+
+    The caller checks that the viewer may see the entity.
+    """
+    number = None if agent_id is None else _number(agent_id)
+    asked = {"entity": entity, "project": project.casefold(), "queue": queue, "agent": number}
+    row = (await connection.execute(POLL, asked)).one_or_none()
+    if row is None:
+        raise no_queue(entity, queue)
+    poll = Poll(*row)
+    if agent_id is not None and poll.agent_entity not in request.viewer.entities:
         raise ApiError("this agent is not known here; start it again", status=404)
-    return PollingAgent(row.id, row.stop_polling, row.heartbeat_at)
+    return poll
 
 
 async def agents_of_project(connection: AsyncConnection, project_id: int) -> list[AgentRow]:
@@ -191,6 +193,44 @@ async def stop_agent(connection: AsyncConnection, agent_id: int) -> None:
     await connection.execute(
         update(launch_agents).where(launch_agents.c.id == agent_id).values(stop_polling=True)
     )
+
+
+def _number(agent_id: str) -> int:
+    try:
+        return decode_number(agent_id, AGENT)
+    except ApiError:
+        return 0
+
+
+def _poll_select() -> Select[*tuple[Any, ...]]:
+    place, owner = projects.alias(), entities.alias()
+    agent = launch_agents.join(place, place.c.id == launch_agents.c.project_id).join(
+        owner, owner.c.id == place.c.entity_id
+    )
+    return (
+        select(
+            run_queues.c.id,
+            run_queues.c.paused_at,
+            run_queues.c.concurrency_limit,
+            launch_agents.c.id.label("agent_id"),
+            owner.c.name.label("agent_entity"),
+            launch_agents.c.stop_polling,
+            launch_agents.c.heartbeat_at,
+        )
+        .select_from(run_queues)
+        .join(projects, projects.c.id == run_queues.c.project_id)
+        .join(entities, entities.c.id == projects.c.entity_id)
+        .outerjoin(agent, launch_agents.c.id == bindparam("agent", type_=Integer))
+        .where(
+            entities.c.name == bindparam("entity"),
+            projects.c.name_folded == bindparam("project"),
+            run_queues.c.name == bindparam("queue"),
+        )
+    )
+
+
+POLL: Final = often(_poll_select(), alone=True)
+"""One statement for both, as each is a trip to the database."""
 
 
 async def _take_up(

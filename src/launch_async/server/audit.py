@@ -11,10 +11,11 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.context import Request, utc_now
+from launch_async.server.store.prepared import often
 from launch_async.server.store.tables.people import audit_log
 
 MAX_SUBJECT: Final = 256
-ADD: Final = audit_log.insert()
+ADD: Final = often(audit_log.insert())
 
 
 class AuditEntry(msgspec.Struct, frozen=True):

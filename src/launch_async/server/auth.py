@@ -14,6 +14,7 @@ from launch_async.server.access import ROLES, Role, RunScope, Viewer
 from launch_async.server.context import utc_now
 from launch_async.server.errors import ApiError
 from launch_async.server.store import Store
+from launch_async.server.store.prepared import often
 from launch_async.server.store.tables.people import api_keys, entities, memberships, users
 from launch_async.server.store.tables.queues import run_keys as run_key_table
 from launch_async.server.users import digest_of
@@ -37,15 +38,18 @@ WHO: Final = (
     entities.c.user_id.label("entity_user_id"),
 )
 DIGEST: Final[Any] = bindparam("digest")
-HOLDERS: Final = union_all(  # the columns have the types of the first part
-    select(*WHO, *run_keys.SCOPE_COLUMNS)
-    .select_from(run_keys.HOLDERS)
-    .where(run_key_table.c.digest == DIGEST, run_keys.IN_REACH),
-    select(*WHO, *(null() for _ in run_keys.SCOPE_COLUMNS))
-    .join(users, users.c.id == api_keys.c.user_id)
-    .join(memberships, memberships.c.user_id == users.c.id)
-    .join(entities, entities.c.id == memberships.c.entity_id)
-    .where(api_keys.c.digest == DIGEST, api_keys.c.revoked_at.is_(None)),
+HOLDERS: Final = often(
+    union_all(  # the columns have the types of the first part
+        select(*WHO, *run_keys.SCOPE_COLUMNS)
+        .select_from(run_keys.HOLDERS)
+        .where(run_key_table.c.digest == DIGEST, run_keys.IN_REACH),
+        select(*WHO, *(null() for _ in run_keys.SCOPE_COLUMNS))
+        .join(users, users.c.id == api_keys.c.user_id)
+        .join(memberships, memberships.c.user_id == users.c.id)
+        .join(entities, entities.c.id == memberships.c.entity_id)
+        .where(api_keys.c.digest == DIGEST, api_keys.c.revoked_at.is_(None)),
+    ),
+    alone=True,
 )
 """Whose key it is, a row for each entity in its reach."""
 
@@ -79,12 +83,16 @@ def key_of(header: str) -> str | None:
 async def find_viewer(store: Store, key: str) -> Viewer | None:
     """Return whose key this is, a person's or a run's, with the entities that it may reach.
 
-    Asked of the database each time, by one statement: a key that was revoked is dead at once.
+    A run's key is asked of the database each time, as it follows from its item. A person is
+    remembered until anything is written but what comes many times a second, at most for a second.
     """
-    digest = {"digest": digest_of(key)}
+    digest, edition = digest_of(key), store.memory.edition
+    known: Viewer | None = store.memory.find(digest)
+    if known is not None:
+        return known
 
     async def read(connection: AsyncConnection) -> Viewer | None:
-        rows = (await connection.execute(HOLDERS, digest)).all()
+        rows = (await connection.execute(HOLDERS, {"digest": digest})).all()
         if not rows:
             return None
         if rows[0].item_id is None:
@@ -92,7 +100,10 @@ async def find_viewer(store: Store, key: str) -> Viewer | None:
         scope = await run_keys.scope_of(connection, rows[0], now=utc_now())
         return None if scope is None else _run(rows, scope)
 
-    return await store.lookup(read)
+    viewer = await store.lookup(read)
+    if viewer is not None and viewer.run is None:
+        store.memory.keep(digest, viewer, edition=edition)
+    return viewer
 
 
 def _person(rows: Rows) -> Viewer:

@@ -14,14 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from launch_async.domain.lease import HELD, EndedBy, ItemEvent, ItemState, move, run_event
 from launch_async.server import leases
 from launch_async.server.access import Viewer
-from launch_async.server.agents import PollingAgent, set_status
+from launch_async.server.agents import Poll, set_status
 from launch_async.server.items import ItemRow
 from launch_async.server.leases import Holder, PoppedItem, held_by
 from launch_async.server.queueing import ask_run_to_stop, follow_run, item_of_run
-from launch_async.server.queues import QueueRow
-from launch_async.server.run_rows import TERMINAL_STATES, hold_run
+from launch_async.server.run_rows import TERMINAL_STATES, hold_run, run_lock
 from launch_async.server.runs import set_run_state
 from launch_async.server.store.engine import insert
+from launch_async.server.store.prepared import often
 from launch_async.server.store.tables.people import entities
 from launch_async.server.store.tables.queues import queue_item_warnings, queue_items
 from launch_async.server.store.tables.runs import projects, runs
@@ -35,20 +35,22 @@ HEARD_EVERY: Final = timedelta(seconds=5)
 
 
 async def pop_item(
-    connection: AsyncConnection, queue: QueueRow, *, agent: PollingAgent | None, now: datetime
+    connection: AsyncConnection, poll: Poll, *, digest: str | None, now: datetime
 ) -> PoppedItem | None:
     """Lease a queue's first item; None when none waits, the queue is paused, or its limit is
-    reached."""
-    if agent is not None and agent.heartbeat_at < now - HEARD_EVERY:
-        await set_status(connection, agent.id, None, now=now)
-    if queue.paused_at is not None:
+    reached. `digest`: of a key for the item's run."""
+    heard = poll.heartbeat_at
+    if poll.agent_id is not None and heard is not None and heard < now - HEARD_EVERY:
+        await set_status(connection, poll.agent_id, None, now=now)
+    if poll.paused_at is not None:
         return None
-    if queue.concurrency_limit is not None and not await leases.has_room(
-        connection, queue.id, now=now
+    if poll.concurrency_limit is not None and not await leases.has_room(
+        connection, poll.queue_id, now=now
     ):
         return None
-    agent_id = None if agent is None else agent.id
-    return await leases.pop(connection, queue_id=queue.id, agent_id=agent_id, now=now)
+    return await leases.pop(
+        connection, queue_id=poll.queue_id, agent_id=poll.agent_id, digest=digest, now=now
+    )
 
 
 async def ack_item(
@@ -62,22 +64,24 @@ async def ack_item(
 ) -> bool:
     """Claim an item for a run. A run that is under way already takes the item along at once.
 
-    Whoever holds an item may crash its run. So an agent of another entity than the run's claims
-    no run that was there before, unless the item asks for that one.
+    What follows the claim is done again when the ack is repeated, as it is when its answer is lost.
     """
-    run = await lock_run(connection, item, run_name)
-    if run is None:  # it may begin this very moment, and would not see this claim
-        await hold_run(
-            connection, entity=item.run_entity, project=item.run_project, run_name=run_name
-        )
-        run = await lock_run(connection, item, run_name)
-    if item.run_entity not in viewer.entities and item.leased_at is not None:
-        asked_for = msgspec.json.decode(item.run_spec).get("run_id")
-        if run is not None and run.created_at < item.leased_at and asked_for != run_name:
-            return False
-    holder = Holder(user_id=viewer.user_id, lease=lease)
-    if not await leases.ack(connection, item_id=item.id, run_name=run_name, holder=holder, now=now):
+    if item.run_entity not in viewer.entities and not await _may_take(connection, item, run_name):
         return False
+    names = {"entity": item.run_entity, "project": item.run_project, "run_name": run_name}
+    claimed = await leases.ack(
+        connection,
+        item_id=item.id,
+        run_name=run_name,
+        lock=run_lock(**names),
+        holder=Holder(user_id=viewer.user_id, lease=lease),
+        now=now,
+    )
+    if not claimed:
+        return False
+    if not await _is_there(connection, item, run_name):
+        return True
+    run = await lock_run(connection, item, run_name)
     if run is None:
         return True
     claim = await item_of_run(
@@ -201,6 +205,24 @@ async def give_up_run(connection: AsyncConnection, item: ItemRow, *, now: dateti
         await set_run_state(connection, run.id, "crashed", now=now)
 
 
+async def _may_take(connection: AsyncConnection, item: ItemRow, run_name: str) -> bool:
+    """Tell whether an agent of another entity than the run's may claim an item for the run.
+
+    Whoever holds an item may crash its run. So it claims no run that was there before, unless the
+    item asks for that one.
+    """
+    await hold_run(connection, entity=item.run_entity, project=item.run_project, run_name=run_name)
+    run = await lock_run(connection, item, run_name)
+    if run is None or item.leased_at is None or run.created_at >= item.leased_at:
+        return True
+    return bool(msgspec.json.decode(item.run_spec).get("run_id") == run_name)
+
+
+async def _is_there(connection: AsyncConnection, item: ItemRow, run_name: str) -> bool:
+    named = {"entity": item.run_entity, "project": item.run_project, "run": run_name}
+    return (await connection.execute(RUN, named)).first() is not None
+
+
 async def lock_run(
     connection: AsyncConnection, item: ItemRow, run_name: str
 ) -> Row[int, str, bool, datetime] | None:
@@ -209,7 +231,7 @@ async def lock_run(
     return (await connection.execute(LOCKED_RUN, named)).one_or_none()
 
 
-LOCKED_RUN: Final = (
+RUN_BY_NAMES: Final = (
     select(runs.c.id, runs.c.state, runs.c.stop_requested, runs.c.created_at)
     .join(projects, projects.c.id == runs.c.project_id)
     .join(entities, entities.c.id == projects.c.entity_id)
@@ -218,5 +240,6 @@ LOCKED_RUN: Final = (
         projects.c.name_folded == bindparam("project"),
         runs.c.name == bindparam("run"),
     )
-    .with_for_update(of=runs, key_share=True)
 )
+RUN: Final = often(RUN_BY_NAMES, alone=True)
+LOCKED_RUN: Final = often(RUN_BY_NAMES.with_for_update(of=runs, key_share=True))

@@ -14,8 +14,9 @@ from launch_async.server.context import utc_now
 from launch_async.server.errors import ApiError
 from launch_async.server.run_rows import RunRow
 from launch_async.server.services import Expected, Services, UploadRule
-from launch_async.server.store.engine import insert, storable
+from launch_async.server.store.engine import insert
 from launch_async.server.store.tables.runs import run_files
+from launch_async.server.store.texts import storable
 
 KEYS = "runs"
 MAX_FILE_NAME = 1024

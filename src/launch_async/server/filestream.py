@@ -28,6 +28,7 @@ from launch_async.server.json_text import read_json
 from launch_async.server.projects import ensure_project, resolve_entity
 from launch_async.server.run_rows import TERMINAL_STATES, document_columns
 from launch_async.server.runs import insert_run, set_run_state
+from launch_async.server.store.prepared import often
 from launch_async.server.store.tables.people import entities
 from launch_async.server.store.tables.runs import (
     projects,
@@ -121,7 +122,7 @@ class KnownRun(msgspec.Struct, frozen=True):
     history_keys: str
 
 
-KNOWN = (  # put together once, as it is asked for by each request
+KNOWN = often(  # put together once, as it is asked for by each request
     select(*(runs.c[name] for name in KnownRun.__struct_fields__))
     .join(projects, projects.c.id == runs.c.project_id)
     .join(entities, entities.c.id == projects.c.entity_id)

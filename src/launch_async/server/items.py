@@ -13,6 +13,7 @@ from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import decode_number
 from launch_async.server.leases import ITEM, is_waiting, state_now
+from launch_async.server.store.prepared import often
 from launch_async.server.store.tables.people import entities, users
 from launch_async.server.store.tables.queues import (
     launch_agents,
@@ -118,7 +119,7 @@ ITEM_SELECT = (
     .outerjoin(launch_agents, launch_agents.c.id == queue_items.c.agent_id)
 )
 
-ITEM_BY_ID: Final = ITEM_SELECT.where(queue_items.c.id == bindparam("number"))
+ITEM_BY_ID: Final = often(ITEM_SELECT.where(queue_items.c.id == bindparam("number")), alone=True)
 
 
 async def find_item(

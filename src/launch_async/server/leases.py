@@ -6,12 +6,14 @@ next pop, and as nobody's: its first holder can neither ack nor fail it any more
 
 import secrets
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from sqlalchemy import (
+    BigInteger,
     BindParameter,
     ColumnElement,
+    Select,
     String,
     Update,
     and_,
@@ -22,19 +24,27 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.domain.lease import CLAIMED_STATES, HELD, LEASE, ItemEvent, ItemState, move
+from launch_async.server.store.prepared import often
 from launch_async.server.store.tables import UtcDateTime
 from launch_async.server.store.tables.queues import (
     launch_agents,
     open_item,
     queue_items,
+    run_keys,
     run_queues,
 )
 
 ITEM: Final = "RunQueueItem"
 TOKEN_BYTES: Final = 16
+
+Renewed = TypeVar("Renewed", PostgresInsert, SqliteInsert)
 
 
 class PoppedItem(msgspec.Struct, frozen=True):
@@ -55,9 +65,17 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def pop(
-    connection: AsyncConnection, *, queue_id: int, agent_id: int | None, now: datetime
+    connection: AsyncConnection,
+    *,
+    queue_id: int,
+    agent_id: int | None,
+    digest: str | None = None,
+    now: datetime,
 ) -> PoppedItem | None:
     """Lease the first item of a queue for a short time; None when there is none.
+
+    `digest`: of the key that its run shall have, unless whoever pushed it is gone; the one before
+    it is dead. Of an item that came with a key it stays behind unused, as nobody is told the key.
 
     One statement, whose cost does not grow with the queue: it walks the index of open items from
     the front, past those that are leased at the moment. PostgreSQL skips rows that another pop has
@@ -65,18 +83,24 @@ async def pop(
     (BEGIN IMMEDIATE) and omits that clause.
     """
     lease = secrets.token_hex(TOKEN_BYTES)
-    leased = await connection.execute(
-        POP,
-        {
-            "queue": queue_id,
-            "agent": agent_id,
-            "moment": now,
-            "expiry": now + LEASE,
-            "token": lease,
-        },
+    asked = {
+        "queue": queue_id,
+        "agent": agent_id,
+        "moment": now,
+        "expiry": now + LEASE,
+        "token": lease,
+    }
+    at_once = digest is not None and _postgres(connection)
+    popped = await connection.execute(
+        *((POP_AND_KEEP, asked | {"digest": digest}) if at_once else (POP, asked))
     )
-    row = leased.one_or_none()
-    return None if row is None else PoppedItem(row.id, row.run_spec, lease, row.created_by)
+    row = popped.one_or_none()
+    if row is None:
+        return None
+    if digest is not None and not at_once and row.created_by is not None:
+        key = {"item_id": row.id, "digest": digest, "user_id": row.created_by, "created_at": now}
+        await connection.execute(KEEP, key)
+    return PoppedItem(row.id, row.run_spec, lease, row.created_by)
 
 
 async def has_room(connection: AsyncConnection, queue_id: int, *, now: datetime) -> bool:
@@ -101,9 +125,19 @@ async def has_room(connection: AsyncConnection, queue_id: int, *, now: datetime)
 
 
 async def ack(
-    connection: AsyncConnection, *, item_id: int, run_name: str, holder: Holder, now: datetime
+    connection: AsyncConnection,
+    *,
+    item_id: int,
+    run_name: str,
+    lock: int,
+    holder: Holder,
+    now: datetime,
 ) -> bool:
-    """Claim a leased item for a run; True again for the same run, False for everybody else."""
+    """Claim a leased item for a run; True again for the same run, False for everybody else.
+
+    On PostgreSQL the same statement waits for the lock of `hold_run`: whoever makes the run at this
+    moment has either ended, and the run can be seen, or begins later and sees this claim.
+    """
     said = {
         "item": item_id,
         "run": run_name,
@@ -111,8 +145,10 @@ async def ack(
         "token": holder.lease,
         "user": holder.user_id,
     }
-    claimed = await connection.execute(ACK, said)
-    if claimed.rowcount == 1:
+    claimed = await connection.execute(
+        *((ACK_AND_HOLD, said | {"lock": lock}) if _postgres(connection) else (ACK, said))
+    )
+    if claimed.first() is not None:
         return True
     again = await connection.execute(
         select(queue_items.c.id).where(
@@ -160,6 +196,10 @@ def state_now(state: str, lease_expires_at: datetime | None, now: datetime) -> I
     return stored
 
 
+def _postgres(connection: AsyncConnection) -> bool:
+    return connection.dialect.name == "postgresql"
+
+
 def _pop() -> Update:
     first = (
         select(queue_items.c.id)
@@ -187,10 +227,36 @@ def _pop() -> Update:
     )
 
 
-POP: Final = _pop()
+def _renew(statement: Renewed) -> Renewed:
+    """Return an INSERT of a run's key that replaces the one which the item has."""
+    replaced = (run_keys.c.digest, run_keys.c.user_id, run_keys.c.created_at)
+    return statement.on_conflict_do_update(
+        index_elements=[run_keys.c.item_id],
+        set_={column.name: statement.excluded[column.name] for column in replaced},
+    )
+
+
+def _pop_and_keep() -> Select[int, str, int | None]:
+    popped = _pop().cte("popped")
+    key = select(
+        popped.c.id,
+        bindparam("digest", type_=String),
+        popped.c.created_by,
+        bindparam("moment", type_=UtcDateTime),
+    ).where(popped.c.created_by.is_not(None))
+    names = ["item_id", "digest", "user_id", "created_at"]
+    kept = _renew(postgres_insert(run_keys).from_select(names, key)).cte("kept")
+    return select(popped.c.id, popped.c.run_spec, popped.c.created_by).add_cte(kept)
+
+
+POP: Final = often(_pop(), alone=True)
 """Built once, as all that a claim takes: building a statement costs more than running it."""
 
-ACK: Final = (
+KEEP: Final = often(_renew(sqlite_insert(run_keys)))
+POP_AND_KEEP: Final = often(_pop_and_keep(), alone=True)
+"""On PostgreSQL each statement is a trip; SQLite cannot write twice with one."""
+
+CLAIM: Final = (
     update(queue_items)
     .where(
         queue_items.c.id == bindparam("item"),
@@ -207,4 +273,14 @@ ACK: Final = (
         claimed_at=bindparam("moment", type_=UtcDateTime),
         lease_expires_at=None,
     )
+    .returning(queue_items.c.id)
+)
+CLAIMED: Final = CLAIM.cte("claimed")
+
+ACK: Final = often(CLAIM, alone=True)
+ACK_AND_HOLD: Final = often(
+    select(
+        CLAIMED.c.id, func.pg_advisory_xact_lock(bindparam("lock", type_=BigInteger))
+    ).select_from(CLAIMED),
+    alone=True,
 )

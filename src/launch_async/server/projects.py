@@ -11,6 +11,7 @@ from launch_async.server.access import Role, require_role
 from launch_async.server.context import Request, utc_now
 from launch_async.server.errors import ApiError
 from launch_async.server.store.engine import insert
+from launch_async.server.store.prepared import often
 from launch_async.server.store.tables.people import entities
 from launch_async.server.store.tables.runs import projects
 
@@ -79,9 +80,12 @@ PROJECT_BY_NAME: Final = PROJECT_SELECT.where(
     projects.c.entity_id == bindparam("entity"), projects.c.name_folded == bindparam("folded")
 )
 
-ENTITY_BY_NAME: Final = select(
-    entities.c.id, entities.c.name, entities.c.kind, entities.c.user_id, entities.c.created_at
-).where(entities.c.name == bindparam("name"))
+ENTITY_BY_NAME: Final = often(
+    select(
+        entities.c.id, entities.c.name, entities.c.kind, entities.c.user_id, entities.c.created_at
+    ).where(entities.c.name == bindparam("name")),
+    alone=True,
+)
 
 
 async def resolve_entity(

@@ -30,6 +30,7 @@ from launch_async.server.run_specs import (
     complete,
     read_object,
 )
+from launch_async.server.store.prepared import often
 from launch_async.server.store.tables.people import entities
 from launch_async.server.store.tables.queues import queue_items
 from launch_async.server.store.tables.runs import projects, runs
@@ -80,7 +81,9 @@ async def push(
             f"queue {queue.name!r} takes no priorities; "
             'leave the priority out, or set the queue\'s prioritization mode to "V0"'
         )
-    target = await resolve_entity(connection, request, spec["entity"], need=Role.MEMBER)
+    entity = spec["entity"]
+    if entity != queue.entity_name:  # else it was seen with its queue
+        await resolve_entity(connection, request, entity, need=Role.MEMBER)
     number = await _add(
         connection,
         request,
@@ -89,7 +92,7 @@ async def push(
             "priority": wanted,
             "run_spec": msgspec.json.encode(spec).decode(),
             "own_resource_args": msgspec.json.encode(completed.own_resource_args).decode(),
-            "run_entity": target.name,
+            "run_entity": entity,
             "run_project_folded": spec["project"].casefold(),
         },
     )
@@ -262,7 +265,7 @@ async def _add(connection: AsyncConnection, request: Request, values: dict[str, 
     return int((await connection.execute(ADD, values | standing)).scalar_one())
 
 
-ADD: Final = insert(queue_items).returning(queue_items.c.id)
+ADD: Final = often(insert(queue_items).returning(queue_items.c.id))
 
 
 async def _run(

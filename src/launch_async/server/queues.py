@@ -20,6 +20,7 @@ from launch_async.server.resource_configs import (
 )
 from launch_async.server.run_specs import DEFAULT_PRIORITY, QueueDefaults, read_object
 from launch_async.server.store.engine import hold, insert
+from launch_async.server.store.prepared import often
 from launch_async.server.store.tables.people import entities, users
 from launch_async.server.store.tables.queues import open_item, queue_items, run_queues
 from launch_async.server.store.tables.runs import projects
@@ -76,10 +77,13 @@ QUEUE_SELECT = (
     .outerjoin(users, users.c.id == run_queues.c.created_by)
 )
 
-QUEUE_BY_NAMES: Final = QUEUE_SELECT.where(
-    entities.c.name == bindparam("entity"),
-    projects.c.name_folded == bindparam("project"),
-    run_queues.c.name == bindparam("queue"),
+QUEUE_BY_NAMES: Final = often(
+    QUEUE_SELECT.where(
+        entities.c.name == bindparam("entity"),
+        projects.c.name_folded == bindparam("project"),
+        run_queues.c.name == bindparam("queue"),
+    ),
+    alone=True,
 )
 
 
@@ -121,12 +125,17 @@ async def require_queue(
     names = {"entity": entity, "project": project.casefold(), "queue": name}
     row = (await connection.execute(QUEUE_BY_NAMES, names)).one_or_none()
     if row is None:
-        raise ApiError(
-            f"queue {name!r} of entity {entity!r} not found; "
-            f"make it with wandb.Api().create_run_queue({name!r}, type=..., entity={entity!r})",
-            status=404,
-        )
+        raise no_queue(entity, name)
     return _queue(row)
+
+
+def no_queue(entity: str, name: str) -> ApiError:
+    """Return what is said of a queue that is missing."""
+    return ApiError(
+        f"queue {name!r} of entity {entity!r} not found; "
+        f"make it with wandb.Api().create_run_queue({name!r}, type=..., entity={entity!r})",
+        status=404,
+    )
 
 
 async def takes_priorities(connection: AsyncConnection, queue_id: int) -> bool:

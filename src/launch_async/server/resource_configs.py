@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from launch_async.server.errors import ApiError
 from launch_async.server.run_specs import ARGS_KEYS, RESOURCES, read_object
 from launch_async.server.store.engine import insert
+from launch_async.server.store.prepared import often
 from launch_async.server.store.tables.queues import resource_configs, run_queues
 from launch_async.server.template_variables import parse_variables, schema_warnings
 
@@ -39,14 +40,17 @@ class NewConfig(msgspec.Struct, frozen=True, kw_only=True):
         return schema_warnings(self.variables, self.config)
 
 
-CONFIG_BY_ID: Final = select(
-    resource_configs.c.id,
-    resource_configs.c.resource,
-    resource_configs.c.config,
-    resource_configs.c.template_variables,
-).where(
-    resource_configs.c.id == bindparam("number"),
-    resource_configs.c.entity_id == bindparam("entity"),
+CONFIG_BY_ID: Final = often(
+    select(
+        resource_configs.c.id,
+        resource_configs.c.resource,
+        resource_configs.c.config,
+        resource_configs.c.template_variables,
+    ).where(
+        resource_configs.c.id == bindparam("number"),
+        resource_configs.c.entity_id == bindparam("entity"),
+    ),
+    alone=True,
 )
 
 

@@ -12,10 +12,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Row, or_, select
-from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.domain.lease import EndedBy, ItemState
@@ -26,7 +22,7 @@ from launch_async.server.run_specs import API_KEY, SCHEDULER_URI
 from launch_async.server.store.tables.people import entities, memberships, users
 from launch_async.server.store.tables.queues import queue_items, run_keys, run_queues
 from launch_async.server.store.tables.runs import projects, runs
-from launch_async.server.users import KEY_BYTES, digest_of
+from launch_async.server.users import KEY_BYTES
 
 OPEN: Final = frozenset({ItemState.LEASED, ItemState.CLAIMED, ItemState.RUNNING})
 SILENCE: Final = timedelta(hours=24)
@@ -59,18 +55,13 @@ IN_REACH: Final = or_(
 """Of these entities, the run's and the queue's: the only ones that a run's key can see."""
 
 
-async def issue(connection: AsyncConnection, item_id: int, *, user_id: int, now: datetime) -> str:
-    """Return a fresh key for an item's run, in its author's name; the one before it is dead."""
-    key = secrets.token_hex(KEY_BYTES)
-    fresh = {"item_id": item_id, "digest": digest_of(key), "user_id": user_id, "created_at": now}
-    await connection.execute(KEEP[connection.dialect.name], fresh)
-    return key
+def fresh_key() -> str:
+    """Return a key that nobody has."""
+    return secrets.token_hex(KEY_BYTES)
 
 
-async def with_key(
-    connection: AsyncConnection, spec: Mapping[str, Any], item: PoppedItem, *, now: datetime
-) -> dict[str, Any]:
-    """Return a popped spec with a fresh key in it, unless the item came with one.
+def with_key(spec: Mapping[str, Any], item: PoppedItem, key: str) -> dict[str, Any]:
+    """Return a popped spec with its fresh key in it, unless the item came with one.
 
     Nor is there one in the name of nobody, when whoever pushed the item is gone.
 
@@ -78,7 +69,7 @@ async def with_key(
     """
     if spec.get(API_KEY) or spec.get("uri") == SCHEDULER_URI or item.user_id is None:
         return dict(spec)
-    return {**spec, API_KEY: await issue(connection, item.id, user_id=item.user_id, now=now)}
+    return {**spec, API_KEY: key}
 
 
 async def scope_of(
@@ -120,18 +111,3 @@ async def _fell_silent(
         )
     )
     return given_up.first() is not None
-
-
-def _keep(statement: SqliteInsert | PostgresInsert) -> SqliteInsert | PostgresInsert:
-    replaced = (run_keys.c.digest, run_keys.c.user_id, run_keys.c.created_at)
-    return statement.on_conflict_do_update(
-        index_elements=[run_keys.c.item_id],
-        set_={column.name: statement.excluded[column.name] for column in replaced},
-    )
-
-
-KEEP: Final[Mapping[str, Any]] = {
-    "sqlite": _keep(sqlite_insert(run_keys)),
-    "postgresql": _keep(postgres_insert(run_keys)),
-}
-"""The statement that keeps a key, by dialect."""

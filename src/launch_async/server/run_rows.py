@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.json_text import plain_copy
 from launch_async.server.projects import ProjectRow
-from launch_async.server.store.engine import hold
+from launch_async.server.store.engine import hold, lock_number
 from launch_async.server.store.tables.people import users
 from launch_async.server.store.tables.runs import runs
 
@@ -85,6 +85,11 @@ async def hold_run(
 ) -> None:
     """Let nobody else make this run, or claim an item for it, until the transaction ends."""
     await hold(connection, "run", entity, project.casefold(), run_name)
+
+
+def run_lock(*, entity: str, project: str, run_name: str) -> int:
+    """Return the number of the lock that `hold_run` takes on PostgreSQL."""
+    return lock_number("run", entity, project.casefold(), run_name)
 
 
 def run_select() -> Select[Any]:

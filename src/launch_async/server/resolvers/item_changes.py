@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server import audit, cancels, claims, items, queueing, queues, run_keys
 from launch_async.server.access import Role, require_role
-from launch_async.server.agents import polling_agent
+from launch_async.server.agents import read_poll
 from launch_async.server.context import Info, Request, request_of
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import decode_number, encode_id
@@ -19,6 +19,7 @@ from launch_async.server.leases import ITEM
 from launch_async.server.projects import LAUNCH_PROJECT, check_name
 from launch_async.server.queues import QueueRow
 from launch_async.server.run_specs import without_secrets
+from launch_async.server.users import digest_of
 
 mutation = MutationType()
 
@@ -33,7 +34,7 @@ async def push_to_run_queue_by_name(_: None, info: Info, input: Json) -> Json:  
     request = request_of(info)
 
     async def work(connection: AsyncConnection) -> Json:
-        queue = await _named_queue(connection, request, input)
+        queue = await queues.require_queue(connection, *_queue_names(request, input))
         return await _push(connection, request, queue, input)
 
     return await request.store.transact(work)
@@ -59,18 +60,20 @@ async def pop_from_run_queue(_: None, info: Info, input: Json) -> Json | None:  
     now = request.now()
 
     async def work(connection: AsyncConnection) -> Json | None:
-        queue = await _named_queue(connection, request, input)
-        agent = None
-        if given is not None:
-            agent = await polling_agent(connection, request, given)
-            if agent.stop_polling:
-                return None
-        popped = await claims.pop_item(connection, queue, agent=agent, now=now)
+        entity, project, queue = _queue_names(request, input)
+        poll = await read_poll(
+            connection, request, entity=entity, project=project, queue=queue, agent_id=given
+        )
+        if poll.stop_polling:
+            return None
+        key = run_keys.fresh_key() if request.settings.run_keys else None
+        digest = None if key is None else digest_of(key)
+        popped = await claims.pop_item(connection, poll, digest=digest, now=now)
         if popped is None:
             return None
         spec = msgspec.json.decode(popped.run_spec)
-        if request.settings.run_keys:
-            spec = await run_keys.with_key(connection, spec, popped, now=now)
+        if key is not None:
+            spec = run_keys.with_key(spec, popped, key)
         return {
             "run_queue_item_id": encode_id(ITEM, popped.id),
             "run_spec": spec,
@@ -211,11 +214,11 @@ async def delete_from_run_queue(_: None, info: Info, input: Json) -> Json:  # no
     return {"success": True}
 
 
-async def _named_queue(connection: AsyncConnection, request: Request, given: Json) -> QueueRow:
+def _queue_names(request: Request, given: Json) -> tuple[str, str, str]:
+    """Return entity, project and name of the queue that is meant; 403 unless it is a member's."""
     entity = given.get("entity_name") or request.viewer.entity
     require_role(request.viewer, entity, Role.MEMBER)
-    project = given.get("project_name") or LAUNCH_PROJECT
-    return await queues.require_queue(connection, entity, project, given["queue_name"])
+    return entity, given.get("project_name") or LAUNCH_PROJECT, given["queue_name"]
 
 
 async def _members_item(

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import anyio.to_thread
@@ -27,18 +27,36 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from launch_async.server.store.faults import told_apart
 from launch_async.server.store.lane import Lane, T, Work
+from launch_async.server.store.memory import Memory
 from launch_async.server.store.migrate import migrate
 from launch_async.server.store.postgres import is_postgres, open_postgres
+from launch_async.server.store.postgres_direct import Direct
 from launch_async.server.store.sqlite_driver import ThreadConnection
+from launch_async.server.store.texts import storable_parameters
+from launch_async.server.store.turns import Turn
 from launch_async.server.store.unusable import check_url, unusable
 
 READERS = 16
 WRITERS = 8  # on PostgreSQL; SQLite has one
 BUSY_MILLISECONDS = 15_000
 BEGIN_OPTION = "launch_async_begin"
-IMMEDIATE = {BEGIN_OPTION: "BEGIN IMMEDIATE"}
+BEGIN = "BEGIN"
+BEGIN_IMMEDIATE = "BEGIN IMMEDIATE"
+IMMEDIATE = {BEGIN_OPTION: BEGIN_IMMEDIATE}
 SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-GLANCE = {"isolation_level": "AUTOCOMMIT"}  # spares the trips to begin and to end
+AUTOCOMMIT = {"isolation_level": "AUTOCOMMIT"}  # spares the trips to begin and to end
+
+
+class Runner(Protocol):
+    """Runs short transactions that come often."""
+
+    async def run(self, work: Work[T]) -> T:
+        """Run `work` in a transaction of its own and return what it returns."""
+        ...
+
+    async def close(self) -> None:
+        """Close what is its own."""
+        ...
 
 
 class Store:
@@ -49,17 +67,16 @@ class Store:
         engine: AsyncEngine,
         writer: AsyncEngine,
         *,
-        glances: AsyncEngine | None = None,
-        lanes: tuple[Engine, Engine] | None = None,
+        lookups: Runner,
+        transacts: Runner,
+        turn: Turn | None = None,
     ) -> None:
-        self._engine = engine
-        self._writer = writer
-        self._glances = glances or engine
-        self._turn = anyio.Lock()
-        self._reads = self._writes = None
-        if lanes is not None:
-            self._reads = Lane(lanes[0], keep=False, turn=anyio.Lock())
-            self._writes = Lane(lanes[1], keep=True, turn=self._turn)
+        self._engine, self._writer = engine, writer
+        self._lookups, self._transacts = lookups, transacts
+        # SQLite's busy wait is a poll without order; this serves writers as they come.
+        self._turn: AbstractAsyncContextManager[None] = turn or nullcontext()
+        self.memory: Memory[Any] = Memory()
+        """What `lookup` found, as long as it holds: each `write` empties it."""
         self.dialect: str = engine.dialect.name
 
     @classmethod
@@ -82,17 +99,22 @@ class Store:
         """Open a database whose schema is the newest already."""
         if is_postgres(url):
             readers = open_engine(url)
+            writers = open_engine(url, connections=WRITERS)
             return cls(
                 readers.execution_options(**SNAPSHOT),
-                open_engine(url, connections=WRITERS),
-                glances=readers.execution_options(**GLANCE),
+                writers,
+                lookups=Direct(readers.execution_options(**AUTOCOMMIT), write=False),
+                transacts=Direct(writers.execution_options(**AUTOCOMMIT), write=True),
             )
         # A connection of its own: however many readers there are, a run's words are written.
         writer = open_engine(url, connections=1)
+        turn = Turn()
         return cls(
             open_engine(url),
             writer.execution_options(**IMMEDIATE),
-            lanes=(_open_lane(url), _open_lane(url).execution_options(**IMMEDIATE)),
+            lookups=Lane(_open_lane(url), begin=BEGIN, keep=False, turn=Turn()),
+            transacts=Lane(_open_lane(url), begin=BEGIN_IMMEDIATE, keep=True, turn=turn),
+            turn=turn,
         )
 
     @asynccontextmanager
@@ -110,47 +132,37 @@ class Store:
         Cancellation waits for its end: transactions are short, and a driver that is cancelled in
         the middle of a statement has its connection thrown away.
         """
-        async with self._own_turn():
-            with anyio.CancelScope(shield=True), told_apart() as stage:
-                async with self._writer.begin() as connection:
-                    stage.connected = True
-                    yield connection
-                    stage.committing = True
+        try:
+            async with self._turn:
+                with anyio.CancelScope(shield=True), told_apart() as stage:
+                    async with self._writer.begin() as connection:
+                        stage.connected = True
+                        yield connection
+                        stage.committing = True
+        finally:
+            self.memory.forget()
 
     async def lookup(self, work: Work[T]) -> T:
         """Do a short read that is asked for often; the work awaits nothing but its connection.
 
         On PostgreSQL each of its statements sees what is committed by then.
         """
-        with anyio.CancelScope(shield=True), told_apart():
-            if self._reads is not None:
-                return await self._reads.run(work)
-            async with self._glances.connect() as connection:
-                return await work(connection)
-        raise AssertionError("nobody cancels this scope")
+        return await self._lookups.run(work)
 
     async def transact(self, work: Work[T]) -> T:
         """Do a short write that is asked for often; the work awaits nothing but its connection.
 
         As with `write`: kept when it returns, undone when it raises, seen to its end in any case.
+        But the memory stays: nothing that is remembered may be changed here.
         """
-        if self._writes is None:
-            async with self.write() as connection:
-                return await work(connection)
-        with told_apart():
-            return await self._writes.run(work)
+        return await self._transacts.run(work)
 
     async def close(self) -> None:
         """Close every connection."""
-        for lane in (self._reads, self._writes):
-            if lane is not None:
-                await lane.close()
+        await self._lookups.close()
+        await self._transacts.close()
         await self._engine.dispose()
         await self._writer.dispose()
-
-    def _own_turn(self) -> AbstractAsyncContextManager[Any]:
-        # SQLite's busy wait is a poll without order; a lock serves writers as they come.
-        return self._turn if self.dialect == "sqlite" else nullcontext()
 
 
 def open_engine(url: str, *, connections: int = READERS, limited: bool = True) -> AsyncEngine:
@@ -190,46 +202,20 @@ async def hold(connection: AsyncConnection, *name: str | int) -> None:
     """
     if connection.dialect.name == "sqlite":
         return
+    await connection.execute(select(func.pg_advisory_xact_lock(lock_number(*name))))
+
+
+def lock_number(*name: str | int) -> int:
+    """Return the number by which PostgreSQL's advisory locks know a name."""
     text = "\0".join(str(part) for part in name)
     digest = hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest()
-    number = int.from_bytes(digest, "big", signed=True)
-    await connection.execute(select(func.pg_advisory_xact_lock(number)))
-
-
-def storable(text: str) -> str:
-    """Return text as both databases can hold it: without NUL and without halves of surrogates.
-
-    A refusal would be fatal to the run whose console brought them.
-    """
-    if "\0" in text:
-        text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode(errors="replace").decode()
-    return text
+    return int.from_bytes(digest, "big", signed=True)
 
 
 def _send_text(
     _connection: Connection, _cursor: Any, statement: str, parameters: Any, *_more: Any
 ) -> tuple[str, Any]:
-    return statement, _storable(parameters)
-
-
-def _storable(parameters: Any) -> Any:
-    match parameters:
-        case str():
-            return storable(parameters)
-        case tuple():
-            return tuple(_storable(each) for each in parameters)
-        case list():
-            return [_storable(each) for each in parameters]
-        case dict():
-            return {name: _storable(each) for name, each in parameters.items()}
-        case _:
-            return parameters
+    return statement, storable_parameters(parameters)
 
 
 def _open_lane(url: str) -> Engine:
@@ -239,11 +225,10 @@ def _open_lane(url: str) -> Engine:
         pool_size=1,
         max_overflow=0,
         hide_parameters=True,
-        # Whichever thread is sent uses the connection, one at a time.
+        # Used by the lane's thread, and closed by another one.
         connect_args={"check_same_thread": False, "isolation_level": None},
     )
     event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
     event.listen(engine, "before_cursor_execute", _send_text, retval=True)
     return engine
 
@@ -261,7 +246,7 @@ def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get(BEGIN_OPTION, "BEGIN"))
+    connection.exec_driver_sql(connection.get_execution_options().get(BEGIN_OPTION, BEGIN))
 
 
 def _open_file(url: str) -> None:

@@ -3,100 +3,165 @@
     requests --work--> [ w w w w ] --one trip--> BEGIN w COMMIT, BEGIN w COMMIT, … --> answers
 
 On SQLite the statements are cheap and the trips between threads are not. So a short transaction is
-a function of its connection, and a whole batch of them is run by the thread that is sent for it.
+a function of its connection, and a whole batch of them is run by the lane's thread.
 """
 
+import asyncio
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Coroutine
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, Generic, TypeVar, cast
 
-import anyio
-import anyio.to_thread
-from sqlalchemy import Connection, CursorResult, Dialect, Engine
+from sqlalchemy import Dialect, Engine, Result
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from launch_async.server.store.faults import told_apart
+from launch_async.server.store.prepared import Statements
+from launch_async.server.store.turns import Turn
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Coroutine[Any, Any, T]]
 """A transaction's body. It awaits nothing but its connection."""
 
 MAX_BATCH = 64  # bounds how long a batch keeps others from the database
+CLOSED = "the database is closed"
 
 
 class Lane:
-    """One connection on which short transactions run one after the other."""
+    """One connection, in a thread of its own, on which short transactions run one by one."""
 
-    def __init__(self, engine: Engine, *, keep: bool, turn: anyio.Lock) -> None:
+    def __init__(self, engine: Engine, *, begin: str, keep: bool, turn: Turn) -> None:
         """`keep`: commit what the work wrote, else undo it. `turn`: who else must not run now."""
-        self._engine = engine
-        self._keep = keep
+        self._engine, self._begin, self._keep = engine, begin, keep
         self._turn = turn
         self._waiting: deque[_Job[Any]] = deque()
-        self._connection: Connection | None = None
+        self._asked = False
+        self._sent: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[_Job[Any]]] | None] = (
+            SimpleQueue()
+        )
+        self._thread: Thread | None = None
+        self._closed = False
 
     async def run(self, work: Work[T]) -> T:
-        """Run `work` in a transaction of its own and return what it returns."""
-        job = _Job(work)
+        """Run `work` in a transaction of its own and return what it returns.
+
+        Whoever is cancelled meanwhile learns no more of it; it is seen to its end.
+        """
+        if self._closed:
+            raise RuntimeError(CLOSED)
+        job: _Job[T] = _Job(work, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
-        with anyio.CancelScope(shield=True):  # short, and seen to its end
-            while not job.over:  # else a trip of somebody before us took it along
-                async with self._turn:
-                    await self._trip()
-        return job.answer()
+        self._ask()
+        with told_apart():
+            answer: T = await job.future
+        return answer
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, once all that was asked for is done."""
+        self._closed = True
         async with self._turn:
-            if self._connection is not None:
-                self._connection.close()
-            self._engine.dispose()
+            pass
+        while self._waiting:
+            async with self._turn:
+                pass
+        if self._thread is not None:
+            self._sent.put(None)
+            await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+        self._engine.dispose()
 
-    async def _trip(self) -> None:
+    def _ask(self) -> None:
+        if self._waiting and not self._asked:
+            self._asked = True
+            self._turn.ask(self._send)
+
+    def _send(self) -> bool:
+        if self._thread is None:
+            self._thread = Thread(target=self._work, name="sqlite lane", daemon=True)
+            self._thread.start()
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
-        if batch:
-            await anyio.to_thread.run_sync(self._run, batch)
+        self._sent.put((asyncio.get_running_loop(), batch))
+        return True
 
-    def _run(self, batch: "list[_Job[Any]]") -> None:
-        if self._connection is None:
-            self._connection = self._engine.connect()
+    def _work(self) -> None:
+        """Run the batches that are sent, until None is."""
+        direct: _Direct | None = None
+        while (sent := self._sent.get()) is not None:
+            loop, batch = sent
+            for job in batch:
+                try:
+                    direct = direct or _Direct(self._engine, self._begin)
+                    job.result = direct.transact(job.work, keep=self._keep)
+                except BaseException as error:  # noqa: BLE001 - raised where it was asked for
+                    job.error = error
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._tell, batch)
+        if direct is not None:
+            direct.close()
+
+    def _tell(self, batch: "list[_Job[Any]]") -> None:
         for job in batch:
-            job.run(self._connection, keep=self._keep)
+            job.tell()
+        self._asked = False
+        self._turn.end()
+        self._ask()
 
 
 class _Job(Generic[T]):
-    def __init__(self, work: Work[T]) -> None:
-        self._work = work
-        self._result: T | None = None
-        self._error: BaseException | None = None
-        self.over = False
+    def __init__(self, work: Work[T], future: asyncio.Future[T]) -> None:
+        self.work, self.future = work, future
+        self.result: T | None = None
+        self.error: BaseException | None = None
 
-    def run(self, connection: Connection, *, keep: bool) -> None:
-        try:
-            with connection.begin() as transaction:
-                self._result = drive(self._work(cast("AsyncConnection", _Direct(connection))))
-                if not keep:
-                    transaction.rollback()
-        except BaseException as error:  # noqa: BLE001 - raised where it was asked for
-            self._error = error
-        self.over = True
-
-    def answer(self) -> T:
-        if self._error is not None:
-            raise self._error
-        return cast("T", self._result)
+    def tell(self) -> None:
+        if self.future.done():  # whoever asked was cancelled
+            return
+        if self.error is None:
+            self.future.set_result(cast("T", self.result))
+        else:
+            self.future.set_exception(self.error)
 
 
 class _Direct:
     """As much of an AsyncConnection as our statements need; its awaits never wait."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.dialect: Dialect = connection.dialect
+    def __init__(self, engine: Engine, begin: str) -> None:
+        self._begin = begin
+        self._connection = engine.connect()
+        self._driver = cast("sqlite3.Connection", self._connection.connection.driver_connection)
+        self._statements = Statements(engine.dialect)
+        self.dialect: Dialect = engine.dialect
 
-    async def execute(self, statement: Any, parameters: Any = None) -> CursorResult[Any]:
-        return self._connection.execute(statement, parameters)
+    def transact(self, work: Work[T], *, keep: bool) -> T:
+        try:
+            self._driver.execute(self._begin)
+            result = drive(work(cast("AsyncConnection", self)))
+            if keep:
+                self._driver.commit()
+        except sqlite3.Error as error:
+            raise DBAPIError.instance(
+                None, None, error, sqlite3.Error, hide_parameters=True, dialect=self.dialect
+            ) from error
+        finally:
+            self._connection.rollback()  # for SQLAlchemy, and what was not kept
+            if self._driver.in_transaction:
+                self._driver.rollback()
+        return result
+
+    async def execute(self, statement: Any, parameters: Any = None) -> Result[Any]:
+        known = self._statements.find(statement, parameters)
+        if known is None:
+            return self._connection.execute(statement, parameters)
+        cursor = self._driver.execute(known.sql, known.bind(parameters or {}))
+        return known.result(cursor.fetchall())
 
     async def scalar(self, statement: Any, parameters: Any = None) -> Any:
-        return self._connection.scalar(statement, parameters)
+        return (await self.execute(statement, parameters)).scalar()
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 def drive(work: Coroutine[Any, Any, T]) -> T:
