@@ -48,7 +48,7 @@ def check_config(
     click.echo()
     for trap in traps:
         click.echo(f"warning: {trap.where}: {trap.text}" if trap.where else f"warning: {trap.text}")
-    click.echo(f"the agent would start; warnings: {len(traps)}")
+    click.echo(f"the settings are valid; warnings: {len(traps)}")
 
 
 def _rows(settled: Settled, config: LaunchConfig) -> Iterator[Row]:
