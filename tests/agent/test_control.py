@@ -30,6 +30,7 @@ async def test_a_drained_agent_takes_nothing_new_and_ends_with_its_items():
         await until(lambda: world.runner.orders)
         control.drain()
         control.drain()
+        await until(lambda: not agent.view().looks)
         world.service.push(an_item(2))
         assert agent.view().state == "stopping"
         await world.finish("runq1")

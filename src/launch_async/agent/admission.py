@@ -41,6 +41,7 @@ class Admission:
         self._turns: dict[QueueRef, float] = {}
         self._turn = 0.0
         """Whose turn it is now."""
+        self._closed = False
         self._paused: dict[QueueRef, bool] = {}
         """What people said; it outlives a change of limits."""
         self._targets: dict[QueueRef, str] = {}
@@ -68,10 +69,14 @@ class Admission:
         """Whether nothing is taken from this queue at the moment."""
         return self._paused.get(queue, self._limits.queues[queue].paused)
 
+    def close(self) -> None:
+        """Grant no look any more: the agent is stopping."""
+        self._closed = True
+
     @property
     def has_room(self) -> bool:
         """Whether the agent as a whole has room for one more look."""
-        return all(
+        return not self._closed and all(
             below(self._limit(use), self._table.used(use) + len(self._looks)) for use in _GENERAL
         )
 

@@ -31,6 +31,7 @@ from launch_async.agent.tools import Tools
 from launch_async.agent.views import (
     age,
     duration_views,
+    item_page,
     item_view,
     limit_views,
     phase_counts,
@@ -43,7 +44,7 @@ from launch_async.kit.lag import LoopLag
 from launch_async.kit.tasks import unless_set
 from launch_async.ports.backends import BackendSource, BackendView
 from launch_async.ports.control import Explanation
-from launch_async.ports.status import AgentView
+from launch_async.ports.status import ALL_ITEMS, AgentView, ItemPage, ItemView
 from launch_async.wire.operations import LAUNCH_PROJECT
 
 AUDIT_SECONDS = 60.0
@@ -110,6 +111,7 @@ class Agent:
         if not self._stopping.is_set():
             log.info("stopping", cause=cause, open_items=len(self._tools.table))
             self._stopping.set()
+            self._admission.close()
 
     async def run(self) -> None:
         """Until stopped.
@@ -149,7 +151,7 @@ class Agent:
         ]
         return [view for source in sources for view in source.backends()]
 
-    def view(self, *, items: bool = True) -> AgentView:
+    def view(self, *, items: int = ALL_ITEMS) -> AgentView:
         """As `StatusSource.view`."""
         now = anyio.current_time()
         table = self._tools.table
@@ -160,7 +162,7 @@ class Agent:
             state="stopping" if self._stopping.is_set() else state,
             max_jobs=self._admission.limits.max_jobs,
             queues=tuple(queue_views(self._poller, self._admission, table)),
-            items=tuple(item_view(tracked, now) for tracked in table) if items else (),
+            items=item_page(table, most=items).items,
             phases=phase_counts(table),
             unfit=str(self._unfit or ""),
             launched=table.launched,
@@ -175,6 +177,15 @@ class Agent:
             recovered=self._recovered,
             orphans=len(self._recovery.orphans),
         )
+
+    def items(self, *, queue: str | None, phase: str | None, most: int) -> ItemPage:
+        """As `AgentControl.items`."""
+        return item_page(self._tools.table, queue=queue, phase=phase, most=most)
+
+    def item(self, item_id: str) -> ItemView | None:
+        """As `AgentControl.item`."""
+        tracked = self._tools.table.get(item_id)
+        return None if tracked is None else item_view(tracked, anyio.current_time())
 
     async def log_tail(self, item_id: str, *, lines: int) -> tuple[str, ...]:
         """As `RunLogs.log_tail`."""
