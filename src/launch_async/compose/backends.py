@@ -9,6 +9,7 @@ from launch_async.adapters.builders.images import ReadyImages
 from launch_async.adapters.runners.docker.runner import DockerRunner
 from launch_async.adapters.runners.process.runner import ProcessRunner
 from launch_async.agent.tools import Target
+from launch_async.compose.plugins import plugin_targets
 from launch_async.kit.keep import Keep
 from launch_async.ports.jobs import JobStore
 
@@ -23,7 +24,8 @@ async def open_targets(
         stack.push_async_callback(docker.close)
         stack.push_async_callback(process.close)
         builder = EnvironmentBuilder(state_dir, jobs, keep=keep)
-        yield {
+        ours = {
             "local-process": Target(runner=process, builder=builder),
             "local-container": Target(runner=docker, builder=ReadyImages()),
         }
+        yield {**plugin_targets(state_dir, jobs, taken=ours), **ours}
