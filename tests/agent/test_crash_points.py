@@ -22,6 +22,8 @@ from launch_async.ports.runs import RunView
 pytestmark = pytest.mark.anyio
 
 ITEM = an_item()
+PREEMPTED = -1
+"""Stands for the exit code of a run that was preempted."""
 QUIET = frozenset({"beat", "look_up", "register", "pop", "entries", "serve", "find"})
 """Calls that change nothing by themselves; `pop` is covered by the first call after it."""
 
@@ -82,6 +84,8 @@ def mortal_agent(world: World, life: Life) -> Agent:
         presence=service,
         runs=service,
         jobs=Mortal(world.jobs, life),
+        requeues=Mortal(world.requeues, life),
+        bundles=Mortal(world.bundles, life),
         targets={"fake": target},
     )
     return Agent(
@@ -91,6 +95,9 @@ def mortal_agent(world: World, life: Life) -> Agent:
 
 async def end_when_launched(world: World, exit_code: int) -> None:
     await until(lambda: world.runner.orders)
+    if exit_code == PREEMPTED:
+        await world.runner.end(ITEM.run_id, RunEnd(exit_code=None, reason=Reason.PREEMPTED))
+        return
     world.service.runs[ITEM.run] = RunView(state="finished" if exit_code == 0 else "failed")
     await world.runner.end(ITEM.run_id, RunEnd(exit_code=exit_code))
 
@@ -102,7 +109,7 @@ async def live(world: World, agent: Agent, exit_code: int, until_: Any) -> None:
         tasks.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("exit_code", [0, 3])
+@pytest.mark.parametrize("exit_code", [0, 3, PREEMPTED])
 async def test_no_crash_loses_or_doubles_an_item(exit_code: int):
     points: list[str] = []
     for calls in range(100):
@@ -125,7 +132,8 @@ async def test_no_crash_loses_or_doubles_an_item(exit_code: int):
         assert not world.journal.kept, life.last
         assert world.runner.removed, life.last
         told = world.service.failed.get(ItemId(ITEM.id))
-        if exit_code == 0:
+        assert world.requeues.queued == ({ITEM.id: 1} if exit_code == PREEMPTED else {}), life.last
+        if exit_code in {0, PREEMPTED}:
             assert told is None, life.last
         else:
             assert told is not None, life.last
