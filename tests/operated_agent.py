@@ -13,7 +13,7 @@ from launch_async.domain.errors import ConfigError
 from launch_async.domain.secret import Secret
 from launch_async.ports.backends import BackendView
 from launch_async.ports.control import Explanation
-from launch_async.ports.status import AgentView, ItemView, LimitView, QueueView
+from launch_async.ports.status import ALL_ITEMS, AgentView, ItemPage, ItemView, LimitView, QueueView
 
 TOKEN = "t0ken" * 8
 replace = msgspec.structs.replace
@@ -80,9 +80,16 @@ class OperatedAgent:
         """Holds the followed log open until it is set."""
         self.followers = 0
 
-    def view(self, *, items: bool = True) -> AgentView:
+    def view(self, *, items: int = ALL_ITEMS) -> AgentView:
         self.calls.append(("view", str(items)))
-        return self.now if items else replace(self.now, items=())
+        return replace(self.now, items=self.now.items[:items])
+
+    def items(self, *, queue: str | None, phase: str | None, most: int) -> ItemPage:
+        self.calls.append(("items", str(queue), str(phase)))
+        return ItemPage(open=7, matching=len(self.now.items), items=self.now.items[:most])
+
+    def item(self, item_id: str) -> ItemView | None:
+        return next((item for item in self.now.items if item.id == item_id), None)
 
     def explain(self, name: str) -> Explanation | None:
         if name not in {"item-1", "q"}:

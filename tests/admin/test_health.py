@@ -83,4 +83,4 @@ async def test_a_probe_does_not_list_the_items():
     async with endpoint(agent) as session:
         await get(session, "/readyz")
         await get(session, "/metrics")
-    assert set(agent.calls) == {("view", "False")}
+    assert set(agent.calls) == {("view", "0")}

@@ -236,7 +236,7 @@ def test_top_follows_the_agent_on_a_small_terminal_until_ctrl_c(served: Served):
     terminal = Terminal(program, "agent", "top", "-c", str(served.config), "--interval", "0.2")
     try:
         terminal.wait_for("more items")
-        assert "item-099" in terminal.text
+        assert "item-000" in terminal.text
         served.agent.now = a_view(name="agent-2")
         terminal.wait_for("agent-2")
         terminal.wait_for("no open items")

@@ -23,7 +23,7 @@ SCRAPED = {"instance", "job", "le"}
 
 
 class Source:
-    def view(self, *, items: bool = True) -> AgentView:
+    def view(self, *, items: int = 0) -> AgentView:
         del items
         queue = QueueView(name="q", max_jobs=1, items=0, polls={}, seconds_since_poll=1.0)
         return AgentView(

@@ -55,8 +55,11 @@ def at_most(
         try:
             with anyio.move_on_after(seconds):
                 response = await handler(request)
-                await response.prepare(request)
-                await response.write_eof()
+                try:
+                    await response.prepare(request)
+                    await response.write_eof()
+                except ConnectionError:
+                    pass  # the client left; that is its own affair
                 return response
             _hang_up(request)
             return web.Response(status=503)

@@ -44,7 +44,7 @@ def create_app(operations: Operations, *, open_logs: bool = True) -> web.Applica
         return _checks(request, liveness(lag))
 
     async def readyz(request: web.Request) -> web.Response:
-        return _checks(request, readiness(agent.view(items=False), lag, backends()))
+        return _checks(request, readiness(agent.view(items=0), lag, backends()))
 
     tail = at_most(answers, reading.log_tail)
     follow = at_most(followers, reading.follow, seconds=None)

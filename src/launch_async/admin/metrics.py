@@ -46,7 +46,7 @@ class AgentCollector:
 
     def collect(self) -> Iterator[Metric]:
         """One rendering."""
-        view = self._source.view(items=False)
+        view = self._source.view(items=0)
         build = {"version": __version__, "python": python_version()}
         yield InfoMetricFamily("launch_agent_build", "Version.", build)
         yield GaugeMetricFamily("launch_agent_max_jobs", "Limit of open items.", view.max_jobs)

@@ -2,29 +2,19 @@
 
 from contextlib import aclosing
 
-import msgspec
 from aiohttp import web
 
 from launch_async.admin.answers import json_answer, refused, whole
 from launch_async.admin.operated import Operated
 from launch_async.admin.tasks import tasks_now
 from launch_async.domain.errors import LaunchError
-from launch_async.ports.status import ItemView
 
 SHOWN_ITEMS = 100
-MOST_ITEMS = 10_000
+MOST_ITEMS = 1_000
 LOG_LINES = 100
 MOST_LOG_LINES = 10_000
 SHOWN_TASKS = 200
 MOST_TASKS = 5_000
-
-
-class ItemPage(msgspec.Struct, frozen=True):
-    """Open items that match a filter, those longest in their phase first."""
-
-    open: int
-    matching: int
-    items: tuple[ItemView, ...]
 
 
 class Reading:
@@ -36,32 +26,22 @@ class Reading:
     async def status(self, request: web.Request) -> web.Response:
         """The agent, its limits and queues, and `?items=` of its items."""
         most = whole(request, "items", default=SHOWN_ITEMS, most=MOST_ITEMS)
-        view = self._agent.view(items=most > 0)
-        page = _page(view.items, most)
-        return json_answer(msgspec.structs.replace(view, items=page.items))
+        return json_answer(self._agent.view(items=most))
 
     async def queues(self, _: web.Request) -> web.Response:
         """All queues."""
-        return json_answer(self._agent.view(items=False).queues)
+        return json_answer(self._agent.view(items=0).queues)
 
     async def items(self, request: web.Request) -> web.Response:
         """Open items, `?queue=`, `?phase=`, `?limit=`."""
         most = whole(request, "limit", default=SHOWN_ITEMS, most=MOST_ITEMS)
-        given = request.query
-        items = self._agent.view().items
-        matching = tuple(
-            item
-            for item in items
-            if given.get("queue", item.queue) == item.queue
-            and given.get("phase", item.phase) == item.phase
-        )
-        page = _page(matching, most)
-        return json_answer(msgspec.structs.replace(page, open=len(items)))
+        queue, phase = request.query.get("queue"), request.query.get("phase")
+        return json_answer(self._agent.items(queue=queue, phase=phase, most=most))
 
     async def item(self, request: web.Request) -> web.Response:
         """One open item."""
         wanted = request.match_info["id"]
-        found = next((item for item in self._agent.view().items if item.id == wanted), None)
+        found = self._agent.item(wanted)
         return not_open(wanted) if found is None else json_answer(found)
 
     async def explain(self, request: web.Request) -> web.Response:
@@ -86,7 +66,10 @@ class Reading:
         await response.prepare(request)
         async with aclosing(self._agent.logs(request.match_info["id"])) as pieces:
             async for piece in pieces:
-                await response.write(piece)
+                try:
+                    await response.write(piece)
+                except ConnectionError:  # the reader left
+                    break
         return response
 
     async def tasks(self, request: web.Request) -> web.Response:
@@ -102,8 +85,3 @@ def not_open(item_id: str) -> web.Response:
         " another agent's",
         status=404,
     )
-
-
-def _page(items: tuple[ItemView, ...], most: int) -> ItemPage:
-    oldest = sorted(items, key=lambda item: -item.seconds_in_phase)
-    return ItemPage(open=len(items), matching=len(items), items=tuple(oldest[:most]))

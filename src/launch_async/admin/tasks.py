@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 MAX_FRAMES = 12
+OURS = "launch_async/"
 
 
 class TaskView(msgspec.Struct, frozen=True):
@@ -31,13 +32,18 @@ class TasksView(msgspec.Struct, frozen=True):
 def tasks_now(*, name: str, limit: int) -> TasksView:
     """All tasks, those whose name begins with `name` in full, at most `limit` of them."""
     stacks = [(task.get_name(), tuple(_stack(task))) for task in asyncio.all_tasks()]
-    places = Counter(stack[-1] if stack else "?" for _, stack in stacks)
+    places = Counter(_place(stack) for _, stack in stacks)
     chosen = sorted((name_, stack) for name_, stack in stacks if name_.startswith(name))
     return TasksView(
         tasks=len(stacks),
         waiting_at=dict(places.most_common(50)),
         shown=tuple(TaskView(*task) for task in chosen[:limit]),
     )
+
+
+def _place(stack: tuple[str, ...]) -> str:
+    """The innermost frame of ours; a task of a library's has only the library's."""
+    return next((frame for frame in reversed(stack) if OURS in frame), "elsewhere")
 
 
 def _stack(task: "asyncio.Task[Any]") -> Iterator[str]:
@@ -50,6 +56,7 @@ def _stack(task: "asyncio.Task[Any]") -> Iterator[str]:
         if frame is None:
             return
         code = frame.f_code
-        file = "/".join(code.co_filename.rsplit("/", 2)[-2:])
+        _, ours, within = code.co_filename.rpartition(OURS)
+        file = ours + within if ours else "/".join(within.rsplit("/", 2)[-2:])
         yield f"{code.co_qualname} {file}:{frame.f_lineno}"
         awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "ag_await", None)

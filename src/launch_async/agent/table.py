@@ -79,6 +79,8 @@ class Table:
         self.launched = 0
         self.adopted = 0
         self.ended: Counter[str] = Counter()
+        self.phases: Counter[tuple[QueueRef, Phase]] = Counter()
+        """All open items counted, for people; limits are kept by what is used."""
         self.durations: dict[str, Durations] = {}
         """How long items were in each phase, as far as this life saw it."""
 
@@ -102,7 +104,10 @@ class Table:
 
     def by_queue(self) -> Counter[QueueRef]:
         """All open items, those too that hold no slot."""
-        return Counter(tracked.item.queue for tracked in self._items.values())
+        counted: Counter[QueueRef] = Counter()
+        for (queue, _), count in self.phases.items():
+            counted[queue] += count
+        return counted
 
     def used(self, use: Use) -> int:
         """How many open items share in this."""
@@ -217,6 +222,9 @@ class Table:
         return tracked
 
     def _index(self, before: Entry | None, after: Entry | None) -> None:
+        for entry, change in ((before, -1), (after, 1)):
+            if entry is not None:
+                self.phases[entry.item.queue, entry.phase] += change
         old, new = _used_by(before), _used_by(after)
         for use in old.keys() - new.keys():
             self._users[use].discard(old[use])

@@ -1,5 +1,6 @@
 """What the agent shows of itself: plain values drawn from its parts at one moment."""
 
+import heapq
 from collections.abc import Iterator
 
 import anyio
@@ -7,7 +8,7 @@ import anyio
 from launch_async.agent.admission import Admission
 from launch_async.agent.poller import Poller
 from launch_async.agent.table import Table, Tracked
-from launch_async.ports.status import DurationsView, ItemView, LimitView, QueueView
+from launch_async.ports.status import DurationsView, ItemPage, ItemView, LimitView, QueueView
 
 
 def limit_views(admission: Admission, builds: anyio.CapacityLimiter) -> tuple[LimitView, ...]:
@@ -52,11 +53,26 @@ def item_view(tracked: Tracked, now: float) -> ItemView:
 def phase_counts(table: Table) -> dict[str, dict[str, int]]:
     """Open items by queue and phase."""
     counted: dict[str, dict[str, int]] = {}
-    for tracked in table:
-        phases = counted.setdefault(tracked.item.queue.name, {})
-        phase = tracked.entry.phase.value
-        phases[phase] = phases.get(phase, 0) + 1
+    for (queue, phase), count in table.phases.items():
+        if count:
+            counted.setdefault(queue.name, {})[phase.value] = count
     return counted
+
+
+def item_page(
+    table: Table, *, queue: str | None = None, phase: str | None = None, most: int
+) -> ItemPage:
+    """Open items of this queue and phase, those first that are longest in their phase."""
+    matching = [
+        tracked
+        for tracked in table
+        if (queue is None or tracked.item.queue.name == queue)
+        and (phase is None or tracked.entry.phase.value == phase)
+    ]
+    now = anyio.current_time()
+    shown = heapq.nsmallest(most, matching, key=lambda tracked: tracked.since)
+    items = tuple(item_view(tracked, now) for tracked in shown)
+    return ItemPage(open=len(table), matching=len(matching), items=items)
 
 
 def duration_views(table: Table) -> dict[str, DurationsView]:

@@ -21,7 +21,7 @@ TOP_ITEMS = 200
 
 
 @click.command(name="status")
-@click.option("--items", type=click.IntRange(0, 10_000), default=SHOWN_ITEMS, help="At most.")
+@click.option("--items", type=click.IntRange(0, 1_000), default=SHOWN_ITEMS, help="At most.")
 @click.option(
     "--check",
     "probe",

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from launch_async.ports.status import AgentView
+from launch_async.ports.status import ALL_ITEMS, AgentView, ItemPage, ItemView
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,8 +26,16 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 class AgentControl(Protocol):
     """Every verb may be repeated without harm. Errors: `ConfigError` names what is wrong."""
 
-    def view(self, *, items: bool = True) -> AgentView:
-        """The agent now; without `items` it does not list them, which costs less."""
+    def view(self, *, items: int = ALL_ITEMS) -> AgentView:
+        """The agent now, with at most so many items: each costs."""
+        ...
+
+    def items(self, *, queue: str | None, phase: str | None, most: int) -> ItemPage:
+        """Open items; None takes those of any queue or phase."""
+        ...
+
+    def item(self, item_id: str) -> ItemView | None:
+        """One open item."""
         ...
 
     def explain(self, name: str) -> Explanation | None:

@@ -4,6 +4,8 @@ from typing import Protocol
 
 import msgspec
 
+ALL_ITEMS = 1_000_000
+
 
 class QueueView(msgspec.Struct, frozen=True, kw_only=True):
     """One polled queue."""
@@ -54,6 +56,14 @@ class DurationsView(msgspec.Struct, frozen=True):
     sum_seconds: float
 
 
+class ItemPage(msgspec.Struct, frozen=True):
+    """Open items that match a filter, those first that are longest in their phase."""
+
+    open: int
+    matching: int
+    items: tuple[ItemView, ...]
+
+
 class AgentView(msgspec.Struct, frozen=True, kw_only=True):
     """The whole agent at one moment."""
 
@@ -94,6 +104,6 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True):
 class StatusSource(Protocol):
     """Gives the view; cheap, never waits."""
 
-    def view(self, *, items: bool = True) -> AgentView:
-        """The agent now; without `items` it does not list them, which costs less."""
+    def view(self, *, items: int = ALL_ITEMS) -> AgentView:
+        """The agent now, with at most so many items: each costs."""
         ...

@@ -1,0 +1,69 @@
+"""What an agent shows of its items, however many there are."""
+
+import pytest
+from fakes import World, an_item, running, until
+
+from launch_async.agent.views import item_page
+from launch_async.kit.durations import BOUNDS_SECONDS
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_items_are_shown_by_queue_and_phase_the_oldest_first():
+    world = World()
+    world.service.push(an_item(1), an_item(2))
+    agent = world.agent(limits={"q": -1, "b": -1})
+    async with running(agent):
+        await until(lambda: len(world.runner.alive) == 2)
+        world.runner.look_seconds = 60.0
+        world.service.push(an_item(3, "b"))
+        await until(lambda: len(world.runner.alive) == 3)
+        await until(lambda: agent.view().phases == {"q": {"running": 2}, "b": {"running": 1}})
+        table = agent._tools.table
+        table.get("b-3").since = 0.0
+        page = item_page(table, most=1)
+        assert (page.open, page.matching, [item.id for item in page.items]) == (3, 3, ["b-3"])
+        page = agent.items(queue="q", phase="running", most=10)
+        assert (page.matching, {item.id for item in page.items}) == (2, {"q-1", "q-2"})
+        assert agent.items(queue="q", phase="preparing", most=10).matching == 0
+        assert agent.item("q-1").phase == "running"
+        assert agent.item("q-9") is None
+        assert len(agent.view(items=2).items) == 2
+
+
+async def test_what_has_ended_is_counted_no_more_and_its_phases_were_timed():
+    world = World()
+    world.service.push(an_item(1))
+    agent = world.agent()
+    async with running(agent):
+        await until(lambda: world.runner.alive)
+        await world.finish("runq1")
+        await until(lambda: not agent.view().items)
+        view = agent.view()
+        assert view.phases == {}
+        assert view.recovered
+        for phase in ("leased", "claiming", "preparing", "launching", "running", "reporting"):
+            assert view.durations[phase].buckets[-1] == 1
+            assert len(view.durations[phase].buckets) == len(BOUNDS_SECONDS) + 1
+
+
+async def test_a_log_is_read_and_followed_by_the_items_id():
+    world = World()
+    world.builder.hang = True
+    world.service.push(an_item(1))
+    agent = world.agent()
+    async with running(agent):
+        await until(world.builder.building.is_set)
+        assert await agent.log_tail("q-1", lines=5) == ()
+    world.builder.hang = False
+    agent = world.agent()
+    async with running(agent):
+        await until(lambda: world.runner.alive)
+        await until(lambda: agent.view().phases == {"q": {"running": 1}})
+        assert await agent.log_tail("q-1", lines=1) == ("last line",)
+        assert await agent.log_tail("q-9", lines=1) == ()
+        assert [piece async for piece in agent.logs("q-9")] == []
+        pieces = aiter(agent.logs("q-1"))
+        assert await anext(pieces) == b"first\n"
+        await world.finish("runq1")
+        assert [piece async for piece in pieces] == [b"last line\n"]
