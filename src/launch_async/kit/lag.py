@@ -95,7 +95,8 @@ class LoopLag:
             if silent <= self._limit_seconds or self.wedged:
                 continue
             task = asyncio.current_task(loop)
-            frame = sys._current_frames().get(thread)  # noqa: SLF001 - its documented use
+            frames = sys._current_frames()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            frame = frames.get(thread)
             stack = "".join(traceback.format_stack(frame)) if frame else ""
             self.wedged = True
             self.blocks += 1
