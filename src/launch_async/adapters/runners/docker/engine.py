@@ -27,7 +27,7 @@ _FAILURES = 5
 _OPEN_SECONDS = 2.0
 _PLACES = 1000
 """No limit of calls here: the runner bounds what it starts, and watches need no call each."""
-_LISTED = ("Id", "Names", "State", "Labels")
+_LISTED = ("Id", "Names", "State", "Labels", "Image", "ImageID")
 _PIECE_BYTES = 64 * 1024
 _HEADER_BYTES = 8
 """Each piece of a container's log: stream number, three zeros, length in four bytes."""

@@ -106,7 +106,8 @@ class DockerRunner:
                 await self._start(found["Id"], order)
         who = {"item": order.item_id, "run": order.run.run_id, "queue": order.queue.name}
         log.info("run started" if fresh else "run found", container=name, **who)
-        return _handle(found["Id"], name, order.run.run_id, order.item_id)
+        image = (found["Config"]["Image"], found["Image"])
+        return _handle(found["Id"], name, image, order.run.run_id, order.item_id)
 
     async def watch(self, handle: RunHandle) -> AsyncGenerator[RunStatus, None]:
         """Changes as the engine's events tell of them; needs `serve` to run."""
@@ -266,8 +267,15 @@ class DockerRunner:
         log.info("run ended", run=handle.run_id, exit_code=end.exit_code, detail=end.detail)
 
 
-def _handle(container_id: str, name: str, run_id: RunId, item_id: ItemId) -> RunHandle:
-    facts = {"container_id": container_id, "container": name}
+def _handle(
+    container_id: str, name: str, image: tuple[str, str], run_id: RunId, item_id: ItemId
+) -> RunHandle:
+    facts = {
+        "container_id": container_id,
+        "container": name,
+        "image": image[0],
+        "image_digest": image[1],
+    }
     return RunHandle(backend=DockerRunner.name, run_id=run_id, item_id=item_id, data=facts)
 
 
@@ -281,7 +289,9 @@ def _found(listed: Mapping[str, Any]) -> FoundRun:
         case _:
             trace = Trace.ALIVE
     name = str((listed["Names"] or [listed["Id"]])[0]).lstrip("/")
-    handle = _handle(listed["Id"], name, RunId(labels[RUN_LABEL]), ItemId(labels[ITEM_LABEL]))
+    run_id, item_id = RunId(labels[RUN_LABEL]), ItemId(labels[ITEM_LABEL])
+    image = (listed["Image"], listed["ImageID"])
+    handle = _handle(listed["Id"], name, image, run_id, item_id)
     return FoundRun(handle=handle, trace=trace, origin=_origin(labels))
 
 
