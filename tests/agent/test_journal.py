@@ -1,5 +1,6 @@
 """The journal on a real SQLite file: what is written comes back, to this user and this agent."""
 
+import shutil
 import stat
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import msgspec
 import pytest
 from fakes import an_item
 
+from launch_async.adapters.journals.identity import held_identity
 from launch_async.adapters.journals.sqlite import SqliteJournal
 from launch_async.domain.errors import AgentUnfit, Reason
 from launch_async.domain.ids import ItemId, RunId
@@ -63,6 +65,27 @@ async def test_a_second_agent_with_the_same_folder_is_refused(tmp_path: Path):
         with pytest.raises(AgentUnfit, match="another agent uses the state folder"):
             async with SqliteJournal.open(tmp_path):
                 pass
+
+
+def test_a_copy_of_a_state_folder_is_refused_while_the_first_is_in_use(tmp_path: Path):
+    first, copy = tmp_path / "first", tmp_path / "copy"
+    first.mkdir()
+    with held_identity(first) as identity:
+        shutil.copytree(first, copy)
+        with pytest.raises(AgentUnfit, match=r"copied. Delete identity"), held_identity(copy):
+            pass
+    with held_identity(copy) as again:  # one after the other is fine: the folder was moved
+        assert again == identity
+
+
+def test_an_identity_stays_and_an_empty_file_is_no_identity(tmp_path: Path):
+    with held_identity(tmp_path) as first:
+        pass
+    with held_identity(tmp_path) as second:
+        assert second == first
+    (tmp_path / "identity").write_text("")
+    with pytest.raises(AgentUnfit, match="is empty"), held_identity(tmp_path):
+        pass
 
 
 async def test_the_file_is_for_its_owner_only(tmp_path: Path):

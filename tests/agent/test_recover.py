@@ -76,10 +76,16 @@ async def test_what_an_item_is_made_of_again_holds_its_claim_and_no_key():
         )
 
 
-async def test_leftovers_of_an_item_that_has_ended_are_removed_and_nothing_is_said_of_it():
+@pytest.mark.parametrize("begun", [True, False])
+async def test_leftovers_of_an_item_that_has_ended_are_removed_and_nothing_is_said_of_it(
+    begun: bool,
+):
     world = World()
     await left_behind(world, claim=Claim.ENDED)
-    await world.finish(RUN, 3)
+    if begun:
+        await world.finish(RUN, 3)
+    else:
+        world.runner.prepared.add(RUN)
     async with running(world.agent()):
         await until(lambda: world.runner.removed)
     assert world.runner.removed == [RUN]

@@ -1,7 +1,6 @@
 """Builds an agent from its configuration and login."""
 
 import socket
-import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ import anyio
 import structlog
 
 from launch_async.adapters.bundles.folder import BundleFolder
+from launch_async.adapters.journals.identity import held_identity
 from launch_async.adapters.journals.sqlite import SqliteJournal
 from launch_async.adapters.queues.claims import WandbClaims
 from launch_async.adapters.queues.requeues import WandbRequeues
@@ -26,7 +26,7 @@ from launch_async.compose.backends import open_targets
 from launch_async.config.login import Login
 from launch_async.config.model import LaunchConfig
 from launch_async.config.sources import NO_QUEUE, http_timeout_seconds
-from launch_async.domain.errors import AgentUnfit, ConfigError, Unavailable
+from launch_async.domain.errors import ConfigError, Unavailable
 from launch_async.domain.ids import QueueRef
 from launch_async.kit.files import write_atomically
 from launch_async.kit.keep import Keep
@@ -72,7 +72,7 @@ async def open_agent(
             )
         )
         entity = config.entity or await _own_entity(transport, state_dir / "entity")
-        identity = _identity(state_dir)
+        identity = stack.enter_context(held_identity(state_dir))
         service = WandbQueueService(
             transport,
             queues=[QueueRef(entity, LAUNCH_PROJECT, queue.name) for queue in queues],
@@ -171,15 +171,3 @@ def _shown(config: LaunchConfig) -> dict[str, object]:
         "verbosity": config.verbosity,
     }
     return shown
-
-
-def _identity(state_dir: Path) -> str:
-    """What stays the same over all lives with this state folder; the journal's lock guards it."""
-    path = state_dir / "identity"
-    if not path.exists():
-        write_atomically(path, uuid.uuid4().hex.encode())
-    identity = path.read_text().strip()
-    if not identity:
-        msg = f"{path} is empty; restore it, or delete it to start as a new agent"
-        raise AgentUnfit(msg)
-    return identity
