@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -180,32 +181,6 @@ class Chaos:
             time.sleep(1)
         print("not drained in time:", running.get("/status")[1], file=sys.stderr)
 
-    def faults(self) -> dict[str, list[int]]:
-        """The numbers of the items that did not go as they should."""
-        items, begun, ends = (
-            self.items(),
-            self._witnesses.begun(self.pushed),
-            self._witnesses.ends(self.pushed),
-        )
-        faults: dict[str, list[int]] = {"lost": [], "doubled": [], "wrong": []}
-        for item_id, job in sorted(self.pushed.items(), key=lambda pair: pair[1].number):
-            item, truths = items.get(item_id), ends[job.number]
-            if begun[job.number] > 1 or len(truths) > 1:
-                faults["doubled"].append(job.number)
-            if item is None or item["state"] not in ENDED or not begun[job.number] or not truths:
-                faults["lost"].append(job.number)
-                print("lost:", job, item, begun[job.number], truths)
-                continue
-            state, words = promised(job, truths[0])
-            if (
-                truths[0] != job.code
-                or item["state"] != state
-                or words not in (item["message"] or "")
-            ):
-                faults["wrong"].append(job.number)
-                print(f"wrong: {job} ended {truths}, so {state} {words!r}; {item}"[:600])
-        return faults
-
     def leftovers(self) -> list[str]:
         """Containers of ours that are still there."""
         command = ["docker", "ps", "-aq", "--no-trunc", "--filter", f"label={ITEM_LABEL}"]
@@ -232,6 +207,32 @@ class Chaos:
         end = time.monotonic() + PHASE_SECONDS
         while agent.output.count(f'"phase": "{phase}"') <= seen and time.monotonic() < end:
             time.sleep(0.005)
+
+
+def faults_of(
+    pushed: Mapping[str, Job],
+    *,
+    items: Mapping[str, Mapping[str, Any]],
+    begun: Mapping[int, int],
+    ends: Mapping[int, Sequence[int]],
+) -> dict[str, list[int]]:
+    """The numbers of the items that did not go as they should, by what the witnesses saw."""
+    faults: dict[str, list[int]] = {"lost": [], "doubled": [], "wrong": []}
+    for item_id, job in sorted(pushed.items(), key=lambda pair: pair[1].number):
+        item, times, truths = items.get(item_id), begun.get(job.number, 0), ends[job.number]
+        if times > 1 or len(truths) > 1:
+            faults["doubled"].append(job.number)
+            print(f"doubled: {job} began {times} times and ended {truths}")
+        if item is None or item["state"] not in ENDED or not times or not truths:
+            faults["lost"].append(job.number)
+            print(f"lost: {job} began {times} times and ended {truths}; the queue has {item}"[:600])
+            continue
+        state, words = promised(job, truths[0])
+        told = item["state"] == state and words in (item["message"] or "")
+        if truths[0] != job.code or not told:
+            faults["wrong"].append(job.number)
+            print(f"wrong: {job} ended {truths}, so {state} {words!r}; the queue has {item}"[:600])
+    return faults
 
 
 def main() -> None:
@@ -282,7 +283,13 @@ def run(folder: Path, todo: list[Job], moments: list[Kill], began: float) -> boo
         finally:
             if chaos.agent is not None:
                 chaos.agent.kill()
-        faults, leftovers = chaos.faults(), chaos.leftovers()
+        faults = faults_of(
+            chaos.pushed,
+            items=chaos.items(),
+            begun=witnesses.begun(chaos.pushed),
+            ends=witnesses.ends(chaos.pushed),
+        )
+        leftovers = chaos.leftovers()
         for container in leftovers:
             subprocess.run(["docker", "rm", "-f", container], check=False, timeout=60)
     counts = {name: len(numbers) for name, numbers in faults.items()}

@@ -44,8 +44,16 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         path = ROOT / SOURCE / self.file
         if not path.exists():
             return f"{path} does not exist"
+        missing = [test for test in self.tests if not (ROOT / test).exists()]
+        if missing or not self.tests:
+            return f"no tests: {missing}"
         count = path.read_text().count(self.old)
         return "" if count == 1 else f"{self.old!r} is {count} times in {self.file}, not once"
+
+
+def listed() -> list[Mutant]:
+    """All mutants."""
+    return msgspec.convert(tomllib.loads(LIST.read_text())["mutant"], list[Mutant])
 
 
 class Copy:
@@ -93,8 +101,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="mutants whose rule or file has this word")
     parser.add_argument("--jobs", type=int, default=2)
     said = parser.parse_args()
-    every = msgspec.convert(tomllib.loads(LIST.read_text())["mutant"], list[Mutant])
-    mutants = [one for one in every if said.only in one.rule or said.only in one.file]
+    mutants = [one for one in listed() if said.only in one.rule or said.only in one.file]
     faults = [fault for one in mutants if (fault := one.fault())]
     if faults:
         print("mutants.toml does not fit the code:", *faults, sep="\n  ")

@@ -48,7 +48,7 @@ from launch_async.ports.runner import LaunchOrder
 from launch_async.ports.runs import RunView
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-BATCH = 1000
+SAMPLES = 20
 SLOTS = 100
 RUN_SECONDS = 0.005
 MAX_BYTES_PER_ITEM = 100
@@ -138,23 +138,23 @@ async def soak(count: int, folder: Path) -> bool:
     async with SqliteJournal.open(folder) as journal:
         world = world_of(journal, count, endless=False)
         agent = world.agent(max_jobs=SLOTS)
+        batch = count / SAMPLES
         began, samples = time.monotonic(), [sample(agent)]
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(agent.run)
             while (ended := sum(agent.view().ended.values())) < count:
                 await anyio.sleep(0.05)
-                if ended >= BATCH * len(samples):
+                if ended >= batch * len(samples):
                     samples.append(sample(agent))
                     rss, files, series = samples[-1]
                     print(f"  {ended:6} items {rss / 2**20:7.1f} MiB {files} files {series} series",
                           flush=True)  # fmt: skip
-            samples.append(sample(agent))
             ends = dict(agent.view().ended)
             tasks.cancel_scope.cancel()
     took = time.monotonic() - began
     later = samples[len(samples) // 2 :]
     slope = statistics.linear_regression(
-        [BATCH * place for place in range(len(later))], [rss for rss, _, _ in later]
+        [batch * place for place in range(len(later))], [rss for rss, _, _ in later]
     ).slope
     files, series = ({one[place] for one in later} for place in (1, 2))
     print(f"soak: {count} items in {took:.0f} s ({count / took:.0f}/s), ends {ends}; "
