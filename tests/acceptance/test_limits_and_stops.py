@@ -1,4 +1,4 @@
-"""Our agent with the real Docker engine: what must end is gone, and what is kept of it tells why."""
+"""Our agent with the real Docker engine: what must end is gone, and what is kept says why."""
 
 import json
 import subprocess
