@@ -18,12 +18,17 @@ class Looks:
         self._engine = engine
         self._places = anyio.CapacityLimiter(_AT_ONCE)
         self._lists: Shared[frozenset[str]] = Shared()
+        self._pings: Shared[None] = Shared()
+        self._greeted = False
 
     async def state(self, container_id: str) -> dict[str, Any] | None:
         """The `State` of a container as the engine's inspect shows it; None: no such container.
 
         A list tells how things are but not how they ended, so that only "it runs" comes from it.
         """
+        if not self._greeted:  # else each call of the first burst asks for the engine's version
+            await self._pings.get(self._engine.ping)
+            self._greeted = True
         if self._places.available_tokens < 1:
             running = await self._lists.get(self._running)
             if container_id in running:
