@@ -26,7 +26,6 @@ def test_plain_settings_have_none():
         ("queues: [a]\nmax_jobs: 1\n", "f:2:1: max_jobs is 1: the second item waits"),
         ("queues: [a]\nmax_jobs: 0\n", "f:2:1: max_jobs is 0: this agent never takes"),
         ("queues: [a]\nmax_jobs: -1\n", "f:2:1: max_jobs is -1 and so is that of a"),
-        ("max_schedulers: 2\n", "f:1:1: max_schedulers has no effect yet"),
         ("queue: a\n", "f:1:1: W&B's agent refuses `queue`"),
         ("queues:\n- a\n- b\n- a\n", "f:4:3: the queue a is listed again"),
         ("queues: [{name: a, max_jobs: 0}]\n", "f:1:20: max_jobs of a is 0"),

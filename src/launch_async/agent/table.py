@@ -129,7 +129,7 @@ class Table:
         return bool(self.users(Use(Kind.RUN, tracked.item.run_id)) - {tracked.item.id})
 
     def audit(self) -> int:
-        """How many items the index of uses had wrong; it is right afterwards."""
+        """How many items were counted wrongly; they are counted rightly afterwards."""
         truth: defaultdict[Use, set[ItemId]] = defaultdict(set)
         for item_id, tracked in self._items.items():
             for use in uses_of(tracked.item, tracked.entry.phase):
@@ -137,8 +137,10 @@ class Table:
         wrong: set[ItemId] = set()
         for use in truth.keys() | self._users.keys():
             wrong |= truth.get(use, set()) ^ self._users.get(use, set())
-        self._users = truth
-        return len(wrong)
+        phases = Counter((one.item.queue, one.entry.phase) for one in self._items.values())
+        miscounted = (self.phases - phases) + (phases - self.phases)
+        self._users, self.phases = truth, phases
+        return len(wrong) + miscounted.total()
 
     def admit(self, item: Item) -> Tracked | None:
         """Track a popped item; None when it is open already (its lease lapsed, it came again)."""
@@ -225,6 +227,8 @@ class Table:
         for entry, change in ((before, -1), (after, 1)):
             if entry is not None:
                 self.phases[entry.item.queue, entry.phase] += change
+        if before and after and _standing(before.phase) == _standing(after.phase):
+            return
         old, new = _used_by(before), _used_by(after)
         for use in old.keys() - new.keys():
             self._users[use].discard(old[use])
@@ -241,11 +245,12 @@ def uses_of(item: Item, phase: Phase) -> Iterator[Use]:
 
     A scheduler waits for the items that it pushes, so it must not hold what they need.
     """
-    if phase not in HOLDS_SLOT:
+    holds_slot, not_launched = _standing(phase)
+    if not holds_slot:
         yield Use(Kind.REPORTS)
         return
     yield Use(Kind.RUN, item.run_id)
-    if phase in NOT_LAUNCHED:
+    if not_launched:
         yield Use(Kind.WAITING)
     if item.spec.scheduler:
         yield Use(Kind.SCHEDULERS)
@@ -253,6 +258,11 @@ def uses_of(item: Item, phase: Phase) -> Iterator[Use]:
         yield Use(Kind.JOBS)
         yield Use(Kind.QUEUE, item.queue)
         yield Use(Kind.TARGET, item.spec.resource)
+
+
+def _standing(phase: Phase) -> tuple[bool, bool]:
+    """All that a phase changes in what its item uses."""
+    return phase in HOLDS_SLOT, phase in NOT_LAUNCHED
 
 
 def _used_by(entry: Entry | None) -> dict[Use, ItemId]:

@@ -90,8 +90,9 @@ class AgentSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     poll: Annotated[float, msgspec.Meta(ge=0.05)] = 5.0
     """Shortest pause in seconds before the next look into a queue that was empty. W&B's agent
     waits 10."""
-    poll_max: Annotated[float, msgspec.Meta(ge=0.05, le=3600)] = 30.0
-    """Longest pause in seconds between two looks into an idle queue, to which the pauses grow."""
+    poll_max: Annotated[float, msgspec.Meta(ge=0.05, le=3600)] = 10.0
+    """Longest pause in seconds between two looks into an idle queue, to which the pauses grow; that
+    of W&B's agent."""
     heartbeat: Annotated[float, msgspec.Meta(ge=0.05)] = 10.0
     """Seconds between two reports of the agent's status and between two looks for stop requests."""
     builds: Annotated[int, msgspec.Meta(ge=1)] = 2
@@ -138,7 +139,7 @@ class LaunchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_jobs: Limit = 1
     """Items at once over all queues; -1 is no limit. `WANDB_LAUNCH_MAX_JOBS` overrides it."""
     max_schedulers: Limit = 1
-    """Sweep schedulers at once; -1 is no limit."""
+    """Sweep schedulers at once; -1 is no limit. They count for this limit alone."""
     secure_mode: bool = False
     """Refuse items that override the entry point of their job, or set what only their queue's
     config may set (domain/policy.py)."""
@@ -167,7 +168,6 @@ class LaunchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def unused(self) -> tuple[str, ...]:
         """Settings of W&B's agent that are given but do nothing here yet."""
         given = {
-            "max_schedulers": self.max_schedulers != 1,
             "environment": bool(self.environment),
             "registry": bool(self.registry),
             "builder": bool(self.builder),

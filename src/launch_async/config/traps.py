@@ -65,8 +65,6 @@ def _limits(settled: Settled) -> Iterator[Trap]:
     if config.max_jobs == -1 and unlimited:
         names = ", ".join(unlimited)
         yield Trap(where, f"max_jobs is -1 and so is that of {names}: all that is queued starts")
-    if config.max_schedulers != 1:
-        yield Trap(settled.origin("max_schedulers"), "max_schedulers has no effect yet")
 
 
 def _queues(settled: Settled) -> Iterator[Trap]:
