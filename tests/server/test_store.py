@@ -141,6 +141,7 @@ async def test_a_moment_comes_back_in_utc(server: Server) -> None:
     async with server.services.store.write() as connection:
         await connection.execute(insert(users).values(user("new", elsewhere)))
         moment = await connection.scalar(select(users.c.created_at).where(users.c.name == "n"))
+    assert moment is not None
     assert (moment, moment.tzinfo) == (NOW, UTC)
 
 
