@@ -92,7 +92,9 @@ def measure(folder: Path, each: int, within_seconds: float, stack: ExitStack) ->
 def wait_for_running(agent: RunningAgent, count: int, within_seconds: float) -> None:
     end = time.monotonic() + within_seconds
     while True:
-        phases = Counter(item["phase"] for item in agent.status()["items"])
+        phases: Counter[str] = Counter()
+        for of_queue in agent.status()["phases"].values():
+            phases.update(of_queue)
         if phases["running"] == count:
             return
         if time.monotonic() > end:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
-from collections.abc import AsyncGenerator, Mapping
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,7 @@ class Wire:
         self.engine = engine
         self.path = path
         self.served = False
+        self.requests: Counter[str] = Counter()
         self._scope: anyio.CancelScope | None = None
         self._whole = anyio.Event()
 
@@ -143,15 +146,24 @@ class Wire:
             await anyio.connect_unix(self.engine) as engine,
             anyio.create_task_group() as tasks,
         ):
-            tasks.start_soon(pump, client, engine, tasks.cancel_scope)
+            tasks.start_soon(pump, client, engine, tasks.cancel_scope, self._count)
             tasks.start_soon(pump, engine, client, tasks.cancel_scope)
+
+    def _count(self, piece: bytes) -> None:
+        for path in re.findall(rb"(?:GET|POST|DELETE) ([^ ]+) HTTP", piece):
+            name = "inspect" if path.endswith(b"/json") and b"/containers/json" not in path else ""
+            self.requests[name or path.decode().partition("?")[0]] += 1
 
 
 async def pump(
-    source: anyio.abc.ByteStream, sink: anyio.abc.ByteStream, scope: anyio.CancelScope
+    source: anyio.abc.ByteStream,
+    sink: anyio.abc.ByteStream,
+    scope: anyio.CancelScope,
+    count: Callable[[bytes], None] = lambda _: None,
 ) -> None:
     try:
         async for piece in source:
+            count(piece)
             await sink.send(piece)
     except (anyio.BrokenResourceError, anyio.ClosedResourceError):
         pass

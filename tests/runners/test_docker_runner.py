@@ -1,19 +1,21 @@
 """What only containers promise, and an engine that is away or loses its streams."""
 
 import subprocess
+import tracemalloc
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.abc
 import msgspec
 import pytest
 from runner_backends import DockerBackend, make_order
 
 from launch_async.adapters.runners.docker.runner import DockerRunner
 from launch_async.domain.errors import ItemError, Reason, Unavailable
-from launch_async.domain.run import RunState, Trace
+from launch_async.domain.run import RunHandle, RunState, Trace
 from launch_async.ports.runner import ImageWork
 from launch_async.testing import SECRET, end_of, printed
 
@@ -152,3 +154,74 @@ async def test_a_run_that_ends_while_the_engine_is_out_of_reach_is_seen_when_it_
                     last = status
     assert last.end is not None
     assert last.end.exit_code == 11
+
+
+async def test_a_flood_of_output_is_followed_in_bounded_pieces_and_its_tail_kept(
+    backend: DockerBackend,
+) -> None:
+    script = "head -c 60000000 /dev/zero | tr '\\0' x; echo; echo end"
+    async with backend.life() as runner:
+        handle = await runner.launch(make_order(backend, script))
+        sizes: list[int] = []
+        with anyio.fail_after(60):
+            async with aclosing(runner.logs(handle)) as pieces:
+                async for piece in pieces:
+                    sizes.append(len(piece))  # noqa: PERF401
+        assert (await end_of(runner, handle)).clean
+        tracemalloc.start()
+        tail = await runner.log_tail(handle, lines=500)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert sum(sizes) == 60_000_005
+    assert max(sizes) <= 64 * 1024
+    assert tail[-1] == "end"
+    assert peak < 5_000_000
+
+
+async def test_a_container_that_somebody_removed_is_no_success(backend: DockerBackend) -> None:
+    async with backend.life() as runner:
+        handle = await runner.launch(make_order(backend, "sleep 60"))
+        async with aclosing(runner.watch(handle)) as watch:
+            assert (await anext(watch)).state is RunState.RUNNING
+            argv = ["docker", "rm", "-f", handle.data["container_id"]]
+            subprocess.run(argv, check=True, capture_output=True)
+            with anyio.fail_after(20):
+                ends = [status.end async for status in watch if status.end is not None]
+    assert not ends[0].clean
+    assert ends[0].reason is Reason.VANISHED or ends[0].exit_code == 137
+
+
+async def test_a_pull_that_hangs_ends_with_the_image_named(backend: DockerBackend) -> None:
+    async def hang(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await anyio.sleep_forever()
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - anyio's
+    backend.image = f"127.0.0.1:{port}/hangs:1"
+    async with anyio.create_task_group() as tasks, listener:
+        tasks.start_soon(listener.serve, hang)
+        async with backend.life(pull_timeout_seconds=0.5) as runner:
+            with anyio.fail_after(60), pytest.raises(ItemError, match="took longer than") as slow:
+                await runner.launch(make_order(backend, "true"))
+        tasks.cancel_scope.cancel()
+    assert slow.value.reason is Reason.IMAGE_NOT_FOUND
+
+
+async def test_many_watches_that_begin_at_once_share_lists(backend: DockerBackend) -> None:
+    async with backend.life() as first:
+        handles = [await first.launch(make_order(backend, "sleep 600")) for _ in range(16)]
+    before = backend.wire.requests.copy()
+    async with backend.life() as second, anyio.create_task_group() as tasks:
+        seen: list[RunState] = []
+
+        async def follow(handle: RunHandle) -> None:
+            async with aclosing(second.watch(handle)) as watch:
+                seen.append((await anext(watch)).state)
+
+        for handle in handles:
+            tasks.start_soon(follow, handle)
+    calls = backend.wire.requests - before
+    assert seen == [RunState.RUNNING] * 16
+    assert calls["inspect"] < 16
+    assert sum(calls.values()) < 16

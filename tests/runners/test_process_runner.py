@@ -13,6 +13,7 @@ import pytest
 from runner_backends import ProcessBackend, make_order
 
 from launch_async.adapters.runners.process.records import Record
+from launch_async.adapters.runners.process.runner import ProcessRunner
 from launch_async.domain.errors import ItemError, Reason
 from launch_async.domain.run import RunState, Trace
 from launch_async.kit.procs import group_members
@@ -232,3 +233,34 @@ async def test_an_image_is_refused_with_the_remedy(backend: ProcessBackend) -> N
         with pytest.raises(ItemError, match="use a local-container queue") as refused:
             await runner.launch(order)
     assert refused.value.reason is Reason.TARGET_UNSUPPORTED
+
+
+async def test_a_log_over_its_limit_gives_back_its_older_part_and_keeps_its_end(
+    backend: ProcessBackend,
+) -> None:
+    limit = 1 << 20
+    script = "i=0; while [ $i -lt 200000 ]; do echo line $i of a flood; i=$((i+1)); done; echo end"
+    runner = ProcessRunner(backend.state_dir, log_bytes=limit)
+    handle = await runner.launch(make_order(backend, script))
+    assert (await end_of(runner, handle)).clean
+    facts = Record(backend.state_dir / "runs", handle.run_id).output.stat()
+    assert facts.st_size > 4 * limit
+    assert facts.st_blocks * 512 <= limit
+    assert (await runner.log_tail(handle, lines=1)) == ("end",)
+    left = b"".join([piece async for piece in runner.logs(handle)])
+    assert limit / 4 < len(left) <= limit
+    assert left.endswith(b"line 199999 of a flood\nend\n")
+    assert b"\0" not in left
+    await runner.close()
+
+
+async def test_a_job_goes_on_writing_while_its_log_is_cut(backend: ProcessBackend) -> None:
+    script = "head -c 3000000 /dev/zero | tr '\\0' x; echo; echo flooded; sleep 3; echo later"
+    runner = ProcessRunner(backend.state_dir, log_bytes=1 << 20)
+    handle = await runner.launch(make_order(backend, script))
+    assert (await end_of(runner, handle)).clean
+    assert (await runner.log_tail(handle, lines=2)) == ("flooded", "later")
+    assert (
+        Record(backend.state_dir / "runs", handle.run_id).output.stat().st_blocks * 512 <= 1 << 20
+    )
+    await runner.close()

@@ -101,6 +101,7 @@ def _trim(log: Path, limit: int) -> None:
         if facts.st_blocks * 512 <= limit:
             return
         old = facts.st_size - limit // 2
+        old -= old % facts.st_blksize  # of a block that is cut in two, one half would read as zeros
         libc = ctypes.CDLL(None)
         libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
         if libc.fallocate(file.fileno(), PUNCH_HOLE_KEEP_SIZE, 0, old) != 0:
