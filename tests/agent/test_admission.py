@@ -195,13 +195,20 @@ async def test_who_was_away_has_no_arrears_to_claim():
     assert both["a"] == pytest.approx(50, abs=5)
 
 
-async def test_looks_into_an_empty_queue_cost_it_nothing():
-    simulation = shares({"a": 1.0, "b": 1.0}, max_jobs=1)
-    for _ in range(100):
-        [look] = simulation.admission.grant({queue_ref("b"): 1}, at_most=1)
+async def test_a_look_that_found_nothing_costs_no_turn():
+    simulation = shares({"a": 1.0, "b": 0.1}, max_jobs=1)
+    await served(simulation, {queue_ref("a"): 1}, 1)
+    for _ in range(3):
+        [look] = simulation.admission.grant({queue_ref("a"): 1, queue_ref("b"): 1}, at_most=1)
+        assert look.queue.name == "b"
         simulation.admission.settle(look, found=False)
-    both = await served(simulation, {queue_ref("a"): 1, queue_ref("b"): 1}, 100)
-    assert both["b"] == pytest.approx(50, abs=5)
+
+
+async def test_an_agent_that_stops_grants_no_look():
+    simulation = shares({"a": 1.0})
+    simulation.admission.close()
+    assert not simulation.admission.has_room
+    assert not simulation.admission.grant({queue_ref("a"): 1}, at_most=1)
 
 
 async def test_a_scheduler_does_not_hold_the_slot_that_its_own_items_need():

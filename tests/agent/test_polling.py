@@ -97,8 +97,9 @@ async def test_a_backlog_is_taken_in_order():
 async def test_a_service_that_asks_for_quiet_gets_it_from_all_queues():
     world = World()
     world.service.plant("pop", Unavailable("slow down", retry_after_seconds=30.0))
-    async with running(world.agent(limits={"q": -1, "r": -1})) as agent:
+    async with running(world.agent(limits={"q": -1})) as agent:
         await until(lambda: world.service.pops)
+        await agent.reload(config_of({"q": -1, "r": -1}))
         await until(lambda: len(world.service.statuses) > 10)
         assert len(world.service.pops) == 1
         explained = agent.explain("q")

@@ -93,7 +93,7 @@ class Admission:
         ]
         heapq.heapify(heap)
         granted: list[Look] = []
-        while heap and len(granted) < at_most:
+        while heap and not self._closed and len(granted) < at_most:
             start, order, ref, wish = heapq.heappop(heap)
             uses = self._uses(ref)
             if next(self._full(uses, held), None) is not None:
