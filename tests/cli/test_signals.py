@@ -39,6 +39,7 @@ async def test_a_hangup_reloads_and_the_others_stop():
     async def reload() -> None:
         told.append("reload")
         reloaded.set()
+        await anyio.sleep_forever()  # while the service is away; others must be heard all the same
 
     with anyio.fail_after(DEADLINE_SECONDS):
         async with anyio.create_task_group() as tasks:

@@ -3,7 +3,8 @@
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import anyio
 import structlog
@@ -13,7 +14,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 async def on_signals(
     stop: Callable[[str], None],
-    reload: Callable[[], Awaitable[None]] | None = None,
+    reload: Callable[[], Coroutine[Any, Any, None]] | None = None,
     *,
     task_status: anyio.abc.TaskStatus[None],
 ) -> None:
@@ -25,14 +26,16 @@ async def on_signals(
     on_terminal = _is_terminal()
     with anyio.open_signal_receiver(*handled) as received:
         task_status.started()
-        async for number in received:
-            if number != signal.SIGHUP or reload is None:
-                stop(signal.Signals(number).name)
-            elif on_terminal and not _is_terminal():
-                signal.signal(signal.SIGHUP, signal.SIG_DFL)
-                os.kill(os.getpid(), signal.SIGHUP)
-            else:
-                await reload()
+        # A reload may wait for the service; the signals after it must not wait for the reload.
+        async with anyio.create_task_group() as reloads:
+            async for number in received:
+                if number != signal.SIGHUP or reload is None:
+                    stop(signal.Signals(number).name)
+                elif on_terminal and not _is_terminal():
+                    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+                    os.kill(os.getpid(), signal.SIGHUP)
+                else:
+                    reloads.start_soon(reload, name="reload")
 
 
 def _is_terminal() -> bool:

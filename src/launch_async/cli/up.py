@@ -13,7 +13,6 @@ import msgspec
 from rich.console import Console
 
 from launch_async.agent.agent import Agent
-from launch_async.cli.agent import run_with_admin
 from launch_async.cli.output import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -22,6 +21,7 @@ from launch_async.cli.output import (
     set_up_logs,
 )
 from launch_async.cli.progress import show, summary
+from launch_async.cli.running import run_with_admin
 from launch_async.cli.signals import on_signals
 from launch_async.compose.up import DOCKER_QUEUE, PROCESS_QUEUE, Embedded, embedded
 from launch_async.config.model import DEFAULT_ADMIN, AgentSection

@@ -1,0 +1,95 @@
+"""Runs an agent with its signals and its admin endpoint."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import structlog
+
+from launch_async.admin.app import serving
+from launch_async.admin.operated import Operations
+from launch_async.agent.agent import Agent
+from launch_async.cli.addresses import address_of
+from launch_async.cli.output import run_async, set_log_level
+from launch_async.cli.signals import on_signals
+from launch_async.compose.agent import open_agent
+from launch_async.config.admin import find_agent_token
+from launch_async.config.login import find_login
+from launch_async.config.model import LaunchConfig
+from launch_async.domain.errors import ConfigError, cannot_listen
+from launch_async.domain.secret import Secret
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+def run_agent(config: LaunchConfig, read_config: Callable[[], LaunchConfig]) -> None:
+    """Run an agent to its end and exit with its code; `read_config` serves reloads."""
+
+    async def main() -> int:
+        return await _run(config, read_config)
+
+    run_async(main, use_uvloop=config.loop == "uvloop")
+
+
+async def _run(config: LaunchConfig, read_config: Callable[[], LaunchConfig]) -> int:
+    login = find_login(os.environ, home=Path.home(), working_dir=Path.cwd())
+    token = _token(config)
+    opened: list[Agent] = []
+
+    def stop(cause: str) -> None:
+        """Before the agent is open nothing is under way: leave at once."""
+        if opened:
+            opened[0].stop(cause)
+        else:
+            tasks.cancel_scope.cancel()
+
+    async def reload() -> None:
+        """As the admin endpoint's; what is wrong is logged, and changes nothing."""
+        try:
+            for agent in opened:
+                await agent.reload()
+        except ConfigError as error:
+            log.error("configuration not reloaded", reason=str(error))
+
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(on_signals, stop, reload)
+        async with open_agent(config, login, os.environ, read_config=read_config) as agent:
+            opened.append(agent)
+            admin = config.agent.admin
+            await run_with_admin(agent, admin, setting="agent.admin", token=token)
+        tasks.cancel_scope.cancel()
+    return 0
+
+
+async def run_with_admin(
+    agent: Agent, admin: str, *, setting: str, token: Secret[str] | None = None
+) -> None:
+    """Run the agent with its admin endpoint beside it, if it has one; `setting` named the address.
+
+    Raises:
+        ConfigError: the endpoint's address is wrong or taken.
+        AgentUnfit: a person must act.
+    """
+    if not admin:
+        await agent.run()
+        return
+    host, port = address_of(admin, setting)
+    operations = Operations(
+        agent=agent,
+        token=token,
+        set_log_level=set_log_level,
+        backends=agent.backends,
+        lag=agent.lag,
+    )
+    try:
+        async with serving(operations, host=host, port=port) as url:
+            log.info("admin endpoint", url=url)
+            await agent.run()
+    except OSError as error:
+        raise cannot_listen(admin, error, setting) from error
+
+
+def _token(config: LaunchConfig) -> Secret[str] | None:
+    file = config.agent.admin_token_file
+    return find_agent_token(Path(file), {}) if file else None
