@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import anyio
 import msgspec
 import pytest
-from fakes import KEY, World, an_item, running, until
+from fakes import DEADLINE_SECONDS, KEY, World, an_item, running, until
 
 from launch_async.agent.report_line import TRIES, WIDTH, ReportLine
 from launch_async.agent.warnings import MAX_PER_ITEM, Warnings
@@ -89,9 +89,10 @@ async def test_a_report_that_is_cancelled_gives_its_place_back():
         await until(lambda: len(telling.tried) > WIDTH)
         tasks.cancel_scope.cancel()
     telling.down = False
-    async with anyio.create_task_group() as tasks:
-        for ended_at in range(3 * WIDTH):
-            tasks.start_soon(telling.tell, 100.0 + ended_at)
+    with anyio.fail_after(DEADLINE_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            for ended_at in range(3 * WIDTH):
+                tasks.start_soon(telling.tell, 100.0 + ended_at)
     assert len(telling.told) == 3 * WIDTH
 
 
@@ -343,3 +344,14 @@ async def test_an_item_has_a_bounded_number_of_warnings():
         warnings.add(tracked, f"warning {number}" + "x" * 10_000)
     assert len(tracked.warnings) == MAX_PER_ITEM
     assert max(map(len, tracked.warnings)) <= 2000
+
+
+async def test_no_message_holds_a_key():
+    world = World()
+    error = ItemError(f"git refused {KEY.reveal()}", reason=Reason.SOURCE_UNAVAILABLE)
+    world.jobs.errors["me/p/j:latest"] = error
+    world.service.push(an_item())
+    async with running(world.agent()):
+        await until(lambda: world.service.failed)
+    assert world.service.failed[ItemId("q-1")][0].message == "git refused ***"
+    assert KEY.reveal() not in str(world.bundles.kept)

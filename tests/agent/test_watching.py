@@ -90,7 +90,7 @@ async def adopted(world: World, moment: Moment) -> None:
 @pytest.mark.parametrize("jump", [LONG, -LONG])
 async def test_no_jump_of_the_clock_ends_a_run(jump: float):
     world = World()
-    world.timeouts = Timeouts(run_seconds=LONG / 2, start_seconds=LONG / 2)
+    world.timeouts = Timeouts(run_seconds=LONG / 2, start_seconds=LONG / 2, settle_seconds=0.0)
     await adopted(world, launched(1.0, clock_jumped=jump))
     async with running(world.agent()) as second:
         await until(lambda: second.view().items and second.view().items[0].detail == "running")
@@ -243,3 +243,17 @@ async def test_a_run_that_ends_by_itself_is_judged_by_its_own_end():
         await world.runner.end("runq1", RunEnd(exit_code=9))
         await until(lambda: world.service.failed)
     assert world.service.failed[ItemId("q-1")][0].reason is Reason.EXIT_CODE
+
+
+async def test_a_run_that_its_limit_ends_during_the_grace_of_a_stop_failed_by_its_limit():
+    world = World()
+    world.stop_grace_seconds = LONG
+    world.timeouts = Timeouts(run_seconds=0.2)
+    item = an_item()
+    world.service.push(item)
+    world.service.runs[item.run] = RunView(state="running")
+    async with running(world.agent()) as agent:
+        await until(lambda: agent.view().launched)
+        world.service.runs[item.run] = RunView(state="running", stop_requested=True)
+        await until(lambda: agent.view().ended)
+    assert agent.view().ended == {"run_timeout": 1}

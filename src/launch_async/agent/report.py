@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 import anyio
+import msgspec
 import structlog
 
 from launch_async.agent.bundle import bundle_of
 from launch_async.agent.insist import pause_after
 from launch_async.agent.launch import found_runs
+from launch_async.agent.masks import masked
 from launch_async.agent.requeue import requeue
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Target, Tools
@@ -22,6 +24,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 async def report(tracked: Tracked, outcome: Outcome, tools: Tools) -> None:
     """After this the service knows and nothing is left on the backend; survives any outage."""
+    said = masked(outcome.message, tracked.item, tools.api_key)
+    outcome = msgspec.structs.replace(outcome, message=said)
     await tools.table.move(tracked, Phase.REPORTING, outcome=outcome)
     if outcome.again:  # its next agent finds nothing of it in its way
         await _clean_up(tracked, tools)
@@ -59,7 +63,7 @@ class _Report:
         """Raises `Unavailable` when it must be repeated."""
         files = await self._upload()
         outcome: Outcome | None = self._tracked.entry.outcome or self._outcome
-        if outcome is not None and outcome.again:
+        if outcome.again:
             outcome = await requeue(self._tracked, outcome, self._tools, files=files)
         if outcome is not None:
             await self._tools.queue.fail(self._tracked.item, outcome, files=files)
