@@ -113,7 +113,7 @@ class Chaos:
 
     def push(self, todo: list[Job], job: str) -> None:
         for one in todo:
-            spec = one.spec(job=job, witness=self._witnesses.file)
+            spec = one.spec(job=job, image=self._witnesses.image, witness=self._witnesses.file)
             self.pushed[self._fleet.push(one.queue, **spec)] = one
 
     def begin_life(self) -> Program:
@@ -183,16 +183,16 @@ class Chaos:
 
     def leftovers(self) -> list[str]:
         """Containers of ours that are still there."""
-        command = ["docker", "ps", "-aq", "--no-trunc", "--filter", f"label={ITEM_LABEL}"]
+        command = ["docker", "ps", "-a", "--filter", f"ancestor={self._witnesses.image}"]
         listed = subprocess.run(
-            [*command, "--format", f'{{{{.ID}}}} {{{{.Label "{ITEM_LABEL}"}}}}'],
+            [*command, "--filter", f"label={ITEM_LABEL}", "--format", "{{.Image}} {{.ID}}"],
             capture_output=True,
             text=True,
             check=True,
             timeout=30,
         ).stdout
         lines = [line.partition(" ") for line in listed.splitlines()]
-        return [container for container, _, item in lines if item in self.pushed]
+        return [container for image, _, container in lines if image == self._witnesses.image]
 
     def _wait_for(self, begun: int) -> None:
         end = time.monotonic() + PROGRESS_SECONDS

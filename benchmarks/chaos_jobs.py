@@ -8,6 +8,8 @@ the first one's answer was lost, may be refused with 401: it was heard.
 """
 
 import random
+import subprocess
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -104,12 +106,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     def queue(self) -> str:
         return "containers" if self.contained else "processes"
 
-    def spec(self, *, job: str, witness: Path) -> dict[str, Any]:
+    def spec(self, *, job: str, image: str, witness: Path) -> dict[str, Any]:
         """What is pushed."""
         words = [str(self.number), "yes" if self.told else "no", f"{self.seconds}", str(self.code)]
         if self.contained:
             args = ["sh", "-c", CONTAINER, "job", *words]
-            return {"docker": {"docker_image": TINY}, "overrides": {"args": args}}
+            return {"docker": {"docker_image": image}, "overrides": {"args": args}}
         return {"job": job, "overrides": {"args": [str(witness), *words]}}
 
 
@@ -146,19 +148,27 @@ def promised(job: Job, truth: int) -> tuple[str, str]:
 
 
 class Witnesses:
-    """The jobs' own file and the engine's event stream, from now to the end of the block."""
+    """The jobs' own file and the engine's event stream, from now to the end of the block.
+
+    The image has a name for this block alone: other servers on this machine count their items from
+    one as well, and the engine tells of all containers.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.file.touch()
-        self._events = EngineEvents(f"image={TINY}", f"label={ITEM_LABEL}")
+        self.image = f"launch-async-chaos/{uuid.uuid4().hex}:latest"
+        self._events = EngineEvents(f"image={self.image}", f"label={ITEM_LABEL}")
 
     def __enter__(self) -> Self:
+        subprocess.run(["docker", "tag", TINY, self.image], check=True, timeout=30)
         self._events.__enter__()
         return self
 
     def __exit__(self, *about: object) -> None:
         self._events.__exit__(*about)
+        command = ["docker", "rmi", "-f", self.image]
+        subprocess.run(command, check=True, timeout=30, capture_output=True)
 
     def begun(self, pushed: Mapping[str, Job]) -> Counter[int]:
         """How often each job began."""
