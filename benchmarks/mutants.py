@@ -4,8 +4,8 @@
 
 mutants.toml lists them: the file, the text as it is (found once), what it becomes, the rule that is
 broken by it, and the tests that guard the rule. Each is tried in a copy of this checkout, never in
-the checkout itself. Tests that fail without a mutation catch none. Exits 1 when a mutant survives, 2
-when the list does not fit the code any more.
+the checkout itself. Tests that fail without a mutation catch none. Exits 1 when a mutant survives,
+2 when the list does not fit the code any more.
 """
 
 import argparse
@@ -116,8 +116,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         copies = [Copy(Path(folder) / str(number)) for number in range(said.jobs)]
         counts = Counter(try_all(mutants, copies))
-    print(f"{counts['caught']} of {len(mutants)} mutants caught in {time.monotonic() - began:.0f} s,",
-          f"{counts['survived']} survived, {counts['broken']} could not be tried")  # fmt: skip
+    took = time.monotonic() - began
+    print(
+        f"{counts['caught']} of {len(mutants)} mutants caught in {took:.0f} s,",
+        f"{counts['survived']} survived, {counts['broken']} could not be tried",
+    )
     sys.exit(2 if counts["broken"] else 1 if counts["survived"] else 0)
 
 
