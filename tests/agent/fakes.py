@@ -13,7 +13,7 @@ from launch_async.agent.timeouts import Timeouts
 from launch_async.agent.tools import Target, Tools
 from launch_async.agent.warnings import Warnings
 from launch_async.config.model import AgentSection, LaunchConfig, QueueConfig
-from launch_async.domain.errors import AgentUnfit, ItemError, Unavailable
+from launch_async.domain.errors import AgentUnfit, ItemError, Reason, Unavailable
 from launch_async.domain.ids import ItemId, QueueRef, RunId, RunRef
 from launch_async.domain.item import Item
 from launch_async.domain.job import ArtifactSource, GitSource, ImageSource, Job
@@ -267,7 +267,10 @@ class FakeRunner:
         self.changed = anyio.Condition()
         self.cancelled: list[RunId] = []
         self.removed: list[RunId] = []
+        self.gone: set[RunId] = set()
         self.tail: tuple[str, ...] = ("first", "last line")
+        self.tails: dict[RunId, tuple[str, ...]] = {}
+        """Of single runs, in place of `tail`."""
         self.errors: deque[Exception] = deque()
         self.faults: dict[str, deque[Exception]] = {}
         self.serves = 0
@@ -297,6 +300,13 @@ class FakeRunner:
         if self.errors:
             raise self.errors.popleft()
         run_id = order.run.run_id
+        earlier = self.orders.get(run_id)
+        if earlier is not None and earlier.item_id != order.item_id:
+            if run_id not in self.ends:
+                msg = f"run {run_id} still runs for another item, {earlier.item_id}"
+                raise ItemError(msg, reason=Reason.LAUNCH_FAILED)
+            del self.orders[run_id], self.ends[run_id]
+            self.gone.discard(run_id)
         if run_id not in self.orders:
             self.orders[run_id] = order
             self.launches[run_id] += 1
@@ -313,7 +323,7 @@ class FakeRunner:
         self._maybe_fail("watch")
         if handle.run_id in self.starting:
             yield RunStatus(state=RunState.STARTING, **self.says)
-        else:
+        elif handle.run_id not in self.ends:
             yield RunStatus(state=RunState.RUNNING)
         async with self.changed:
             while handle.run_id not in self.ends:
@@ -322,19 +332,27 @@ class FakeRunner:
 
     async def cancel(self, handle: RunHandle, *, within_seconds: float) -> None:
         self._maybe_fail("cancel")
-        self.cancelled.append(handle.run_id)
-        await self.end(handle.run_id, RunEnd(exit_code=None, signal=15))
+        if self.is_alive(handle):
+            self.cancelled.append(handle.run_id)
+            await self.end(handle.run_id, RunEnd(exit_code=None, signal=15))
 
     async def log_tail(self, handle: RunHandle, *, lines: int) -> tuple[str, ...]:
         self._maybe_fail("log_tail")
-        return self.tail[-lines:]
+        return () if handle.run_id in self.gone else self._tail(handle)[-lines:]
 
     async def logs(self, handle: RunHandle) -> AsyncGenerator[bytes, None]:
-        for line in self.tail:
-            yield f"{line}\n".encode()
-        async with self.changed:
-            while handle.run_id not in self.ends:
-                await self.changed.wait()
+        shown = 0
+        while handle.run_id not in self.gone:
+            ended = handle.run_id in self.ends
+            lines = self._tail(handle)[shown:]
+            shown += len(lines)
+            for line in lines:
+                yield f"{line}\n".encode()
+            if ended:
+                return
+            async with self.changed:
+                if not self._tail(handle)[shown:] and handle.run_id not in self.ends:
+                    await self.changed.wait()
 
     async def find(self, identity: str) -> Sequence[FoundRun]:
         self._maybe_fail("find")
@@ -347,12 +365,17 @@ class FakeRunner:
                 origin=order.origin,
             )
             for run_id, order in self.orders.items()
-            if order.identity == identity and run_id not in self.removed
+            if order.identity == identity and run_id not in self.gone
         ]
 
     async def remove(self, handle: RunHandle) -> None:
         self._maybe_fail("remove")
+        order = self.orders.get(handle.run_id)
+        if order is not None and order.item_id != handle.item_id:
+            return
         self.removed.append(handle.run_id)
+        self.gone.add(handle.run_id)
+        await self.end(handle.run_id, RunEnd(exit_code=None, reason=Reason.VANISHED))
 
     async def serve(self) -> None:
         self.serves += 1
@@ -363,6 +386,14 @@ class FakeRunner:
         self.ends.setdefault(RunId(run_id), end)
         async with self.changed:
             self.changed.notify_all()
+
+    def is_alive(self, handle: RunHandle) -> bool:
+        order = self.orders.get(handle.run_id)
+        mine = order is not None and order.item_id == handle.item_id
+        return mine and handle.run_id not in self.ends
+
+    def _tail(self, handle: RunHandle) -> tuple[str, ...]:
+        return self.tails.get(handle.run_id, self.tail)
 
     def _trace(self, run_id: RunId) -> Trace:
         if run_id in self.prepared:

@@ -113,32 +113,39 @@ class Recovery:
         origins = [one.origin for one in strangers.values() if one.origin is not None]
         claims = await self._tools.claims.look_up_items(origins) if origins else {}
         self._forget(target.runner.name, keep=strangers.keys())
-        for key, one in strangers.items():
-            if _is_open(one, table):  # popped again meanwhile
-                continue
-            origin = one.origin
-            if origin is None:
-                await self._orphan(one, "its labels are those of an earlier version", target)
-            elif origin.life == self._tools.life and key not in self._seen:
-                self._seen.add(key)  # may have ended since the look: once more, later
-            else:
-                await self._settle(one, origin, claims.get(key[2]), resource)
+        taken_up: list[Tracked] = []
+        try:
+            for key, one in strangers.items():
+                if _is_open(one, table):  # popped again meanwhile
+                    continue
+                origin = one.origin
+                if origin is None:
+                    await self._orphan(one, "its labels are those of an earlier version", target)
+                elif origin.life == self._tools.life and key not in self._seen:
+                    self._seen.add(key)  # may have ended since the look: once more, later
+                else:
+                    taken_up += await self._settle(one, origin, claims.get(key[2]), resource)
+        finally:
+            for tracked in taken_up:  # together: who looks at the same time shares lists
+                self._hand_over(tracked)
 
     async def _settle(
         self, one: FoundRun, origin: Origin, claim: Claim | None, resource: str
-    ) -> None:
+    ) -> list[Tracked]:
+        """What was taken up: one item or none."""
         target = self._tools.targets[resource]
         if origin.service != self._tools.base_url:
             await self._orphan(one, f"it was launched for {origin.service}", target, spare=True)
         elif claim is Claim.HELD:
-            await self._take_up(one, origin, resource)
+            return await self._take_up(one, origin, resource)
         elif claim is Claim.ENDED and one.trace is not Trace.ALIVE:
             await self._remove(one, target)
             self.counts["removed"] += 1
         else:
             await self._orphan(one, _WHY[claim], target)
+        return []
 
-    async def _take_up(self, one: FoundRun, origin: Origin, resource: str) -> None:
+    async def _take_up(self, one: FoundRun, origin: Origin, resource: str) -> list[Tracked]:
         lost = one.trace is Trace.PREPARED
         entry = Entry(
             item=item_of(origin, resource=resource),
@@ -148,10 +155,11 @@ class Recovery:
             launched=moment_at(origin.launched_at),
         )
         tracked = await self._tools.table.restore(entry)
-        if tracked is not None:
-            self.counts["recovered"] += 1
-            log.warning("item recovered", item=origin.item_id, run=origin.run.run_id)
-            self._hand_over(tracked)
+        if tracked is None:
+            return []
+        self.counts["recovered"] += 1
+        log.warning("item recovered", item=origin.item_id, run=origin.run.run_id)
+        return [tracked]
 
     async def _orphan(
         self, one: FoundRun, why: str, target: Target, *, spare: bool = False
