@@ -132,8 +132,9 @@ def test_exit_3_is_failed_with_code_and_last_lines(
     assert (failed["state"], failed["stage"]) == ("FAILED", "run")
     assert "exited with code 3" in failed["message"]
     assert "about to leave" in failed["message"]
-    [path] = failed["filePaths"]
+    path, bundle = failed["filePaths"]
     assert path == f"{item}/error/error.log"
+    assert bundle == f"{item}/bundle.json"
     error_file = fleet.file_of(agent.status()["name"], path)
     assert "exit code: 3" in error_file
     assert "about to leave" in error_file

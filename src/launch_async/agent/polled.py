@@ -16,6 +16,8 @@ MAX_APPETITE = 16
 """Items asked for at once at most, from a queue that gave all that it was asked for."""
 MAX_WIDTH = 50
 """Looks in one request at most; our server takes some 200, of others nothing is known."""
+NARROWING = 8
+"""By this a request gets narrower that failed as a whole."""
 MAX_PAUSE_SECONDS = 60.0
 """However long a service asks us to wait: a wrong Retry-After must not stop a queue for a day."""
 
@@ -77,8 +79,11 @@ class PolledQueue:
             self.due_at = max(self.due_at, anyio.current_time() + asked)
 
     def suspect(self, width: int) -> None:
-        """A request with `width` looks failed as a whole: this queue may be why."""
-        self.width = max(1, width // 2)
+        """A request with `width` looks failed as a whole: this queue may be why.
+
+        Two steps to a request of its own: while it hangs, it keeps its company waiting.
+        """
+        self.width = max(1, width // NARROWING)
 
     def _rest(self, pace: Pace, *, again: bool) -> None:
         longer = pace.poll if again else self.interval_seconds * GROWTH

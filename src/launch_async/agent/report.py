@@ -62,11 +62,12 @@ class _Report:
     async def attempt(self) -> None:
         """Raises `Unavailable` when it must be repeated."""
         files = await self._upload()
-        outcome: Outcome | None = self._tracked.entry.outcome or self._outcome
-        if outcome.again:
-            outcome = await requeue(self._tracked, outcome, self._tools, files=files)
-        if outcome is not None:
-            await self._tools.queue.fail(self._tracked.item, outcome, files=files)
+        known = self._tracked.entry.outcome or self._outcome
+        told: Outcome | None = known
+        if known.again:
+            told = await requeue(self._tracked, known, self._tools, files=files)
+        if told is not None:
+            await self._tools.queue.fail(self._tracked.item, told, files=files)
         if self._sick:
             log.info("answered again", doing="waiting to report")
 
