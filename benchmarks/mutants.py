@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 LIST = Path(__file__).with_name("mutants.toml")
 SOURCE = "src/launch_async"
 TEST_SECONDS = 400
+HUNG = "(hung)"
 PASSED, FAILED = 0, 1
 
 
@@ -75,14 +76,21 @@ class Copy:
                 shutil.copy2(ROOT / name, folder / name)
 
     def killers(self, mutant: Mutant, *, without: Sequence[str] = ()) -> list[str]:
-        """The first test that fails for it; none if it survives. `without` are not asked."""
+        """The first test that fails for it, twice; none if it survives. `without` are not asked."""
         path = self._folder / SOURCE / mutant.file
         sound = path.read_text()
         path.write_text(sound.replace(mutant.old, mutant.new))
+        moody = list(without)
         try:
-            return self.failing(["-x", *mutant.tests, *(f"--deselect={test}" for test in without)])
+            while killers := self.failing(
+                ["-x", *mutant.tests, *(f"--deselect={test}" for test in moody)]
+            ):
+                if killers[0] == HUNG or self.failing(killers):
+                    return killers
+                moody += killers  # fails now and then, on a busy machine say: proves nothing
         finally:
             path.write_text(sound)
+        return []
 
     def failing(self, words: Sequence[str]) -> list[str]:
         """The tests that fail.
@@ -98,7 +106,7 @@ class Copy:
                 timeout=TEST_SECONDS, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            return [f"hung for {TEST_SECONDS} s"]
+            return [HUNG]
         if done.returncode not in (PASSED, FAILED):
             raise Broken(f"pytest exited with {done.returncode}: {done.stdout[-600:]}")
         lines = done.stdout.splitlines()

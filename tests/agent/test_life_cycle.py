@@ -1,9 +1,16 @@
-"""Rules of an item's life that only show after the item is thought to be over."""
+"""Rules of an item's life that show only where its ports forgive, or after it seems to be over."""
+
+from collections.abc import AsyncGenerator
 
 import pytest
-from fakes import World, an_item, running, until
+from fakes import FakeRunner, World, an_item, running, until
+
+from launch_async.domain.run import RunHandle, RunState, RunStatus
+from launch_async.ports.runner import LaunchOrder
 
 pytestmark = pytest.mark.anyio
+
+RUN = an_item().run_id
 
 
 async def test_an_item_whose_claim_was_lost_is_not_launched_later_either():
@@ -18,3 +25,87 @@ async def test_an_item_whose_claim_was_lost_is_not_launched_later_either():
     assert list(world.runner.orders) == [next_one.run_id]
     assert not world.service.failed
     assert not world.service.uploads
+
+
+@pytest.mark.parametrize("noted", [True, False])
+async def test_nothing_is_prepared_again_for_a_run_that_an_earlier_life_began(noted: bool):
+    """It works in what was prepared."""
+    world = World()
+    world.runner.hang_after_create = not noted
+    world.service.push(an_item())
+    async with running(world.agent()) as first:
+        await world.runner.launched.wait()
+        if noted:
+            await until(lambda: first.view().launched)
+    world.builder.hang = True
+    async with running(world.agent()) as second:
+        await until(lambda: second.view().adopted)
+        await world.finish(RUN)
+        await until(lambda: second.view().ended)
+    assert second.view().ended == {"succeeded": 1}
+
+
+async def test_a_fault_of_ours_after_the_create_does_not_fail_a_run_that_began():
+    class Faulty(FakeRunner):
+        async def launch(self, order: LaunchOrder) -> RunHandle:
+            await super().launch(order)
+            raise KeyError("a fault of ours")
+
+    world = World()
+    world.runner = Faulty()
+    world.service.push(an_item())
+    async with running(world.agent()) as agent:
+        await world.runner.launched.wait()
+        await world.finish(RUN)
+        await until(lambda: agent.view().ended)
+    assert agent.view().ended == {"succeeded": 1}
+
+
+async def test_a_lost_answer_fails_no_item_however_little_patience_is_left():
+    world = World()
+    world.patience_seconds = 0.0
+    world.runner.lose_answers = 1
+    world.service.push(an_item())
+    async with running(world.agent()) as agent:
+        await world.runner.launched.wait()
+        await world.finish(RUN)
+        await until(lambda: agent.view().ended)
+    assert agent.view().ended == {"succeeded": 1}
+
+
+async def test_each_item_is_given_its_own_run_after_a_crash():
+    world = World()
+    world.runner.hang_after_create = True
+    world.service.push(an_item(1), an_item(2))
+    async with running(world.agent()):
+        await until(lambda: len(world.runner.orders) == 2)
+    await world.finish("runq2", exit_code=3)
+    async with running(world.agent()) as second:
+        await until(lambda: second.view().ended)
+        assert second.view().ended == {"exit_code": 1}
+        await world.finish("runq1")
+        await until(lambda: len(second.view().ended) == 2)
+    assert second.view().ended == {"exit_code": 1, "succeeded": 1}
+    assert list(world.service.failed) == ["q-2"]
+
+
+async def test_a_watch_that_stops_without_an_end_is_begun_again():
+    class Cut(FakeRunner):
+        cuts = 1
+
+        async def watch(self, handle: RunHandle) -> AsyncGenerator[RunStatus, None]:
+            if self.cuts:
+                self.cuts -= 1
+                yield RunStatus(state=RunState.RUNNING)
+                return
+            async for status in super().watch(handle):
+                yield status
+
+    world = World()
+    world.runner = Cut()
+    world.service.push(an_item())
+    async with running(world.agent()) as agent:
+        await until(lambda: agent.view().launched)
+        await world.finish(RUN)
+        await until(lambda: agent.view().ended)
+    assert agent.view().ended == {"succeeded": 1}
