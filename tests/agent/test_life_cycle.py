@@ -7,6 +7,7 @@ from fakes import FakeRunner, World, an_item, running, until
 
 from launch_async.domain.run import RunHandle, RunState, RunStatus
 from launch_async.ports.runner import LaunchOrder
+from launch_async.ports.runs import RunView
 
 pytestmark = pytest.mark.anyio
 
@@ -109,3 +110,34 @@ async def test_a_watch_that_stops_without_an_end_is_begun_again():
         await world.finish(RUN)
         await until(lambda: agent.view().ended)
     assert agent.view().ended == {"succeeded": 1}
+
+
+async def test_an_item_that_comes_again_while_it_runs_is_the_same_item():
+    """Its lease lapsed on the service's side, say."""
+    world = World()
+    first, marker = an_item(1), an_item(2)
+    world.service.push(first)
+    async with running(world.agent()) as agent:
+        await until(lambda: agent.view().launched)
+        world.service.push(first, marker)
+        await until(lambda: agent.view().launched == 2)
+        await world.finish(first.run_id)
+        await world.finish(marker.run_id)
+        await until(lambda: sum(agent.view().ended.values()) == 2)
+    assert [item for item, _ in world.service.acks] == [first.id, marker.id]
+
+
+async def test_a_stop_request_that_an_earlier_life_heard_is_carried_out():
+    world = World()
+    world.stop_grace_seconds = 60.0
+    item = an_item()
+    world.service.push(item)
+    async with running(world.agent()) as first:
+        await until(lambda: first.view().launched)
+        world.service.runs[item.run] = RunView(state="running", stop_requested=True)
+        await until(lambda: world.journal.kept[item.id].stop_requested)
+    world.service.runs[item.run] = RunView(state="running")
+    world.stop_grace_seconds = 0.01
+    async with running(world.agent()):
+        await until(lambda: world.runner.cancelled)
+    assert world.runner.cancelled[0] == item.run_id
