@@ -75,7 +75,7 @@ async def test_an_item_is_followed_to_its_end(server: RealServer):
         match len(words):
             case 1:
                 await agent.register()
-                item = await agent.pop(queue)
+                [item] = await agent.pop([queue])
                 assert isinstance(item, Item)
                 assert item.spec.resource_args == {"env": ["A=1"]}
                 assert await agent.ack(item)
