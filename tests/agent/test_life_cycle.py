@@ -5,7 +5,9 @@ from collections.abc import AsyncGenerator
 import pytest
 from fakes import FakeRunner, World, an_item, running, until
 
-from launch_async.domain.run import RunHandle, RunState, RunStatus
+from launch_async.domain.errors import Reason, Unavailable
+from launch_async.domain.phase import Phase
+from launch_async.domain.run import RunEnd, RunHandle, RunState, RunStatus
 from launch_async.ports.runner import LaunchOrder
 from launch_async.ports.runs import RunView
 
@@ -141,3 +143,20 @@ async def test_a_stop_request_that_an_earlier_life_heard_is_carried_out():
     async with running(world.agent()):
         await until(lambda: world.runner.cancelled)
     assert world.runner.cancelled[0] == item.run_id
+
+
+async def test_a_verdict_that_was_reached_stands_when_its_evidence_is_gone():
+    world = World()
+    item = an_item()
+    world.service.plant("fail", *[Unavailable("down")] * 1000)
+    world.service.push(item)
+    async with running(world.agent()) as first:
+        await until(lambda: first.view().launched)
+        await world.finish(item.run_id, exit_code=3)
+        await until(lambda: world.journal.kept[item.id].phase is Phase.REPORTING)
+    world.service.faults.clear()
+    world.runner.ends[item.run_id] = RunEnd(exit_code=None, reason=Reason.VANISHED)
+    async with running(world.agent()) as second:
+        await until(lambda: second.view().ended)
+    [(outcome, _)] = world.service.failed.values()
+    assert (outcome.reason, outcome.exit_code) == (Reason.EXIT_CODE, 3)
