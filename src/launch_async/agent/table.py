@@ -102,13 +102,6 @@ class Table:
         """The open item of this id."""
         return self._items.get(ItemId(item_id))
 
-    def by_queue(self) -> Counter[QueueRef]:
-        """All open items, those too that hold no slot."""
-        counted: Counter[QueueRef] = Counter()
-        for (queue, _), count in self.phases.items():
-            counted[queue] += count
-        return counted
-
     def used(self, use: Use) -> int:
         """How many open items share in this."""
         return len(self._users.get(use, ()))

@@ -7,7 +7,7 @@ import anyio
 
 from launch_async.agent.admission import Admission
 from launch_async.agent.poller import Poller
-from launch_async.agent.table import Table, Tracked
+from launch_async.agent.table import Kind, Table, Tracked, Use
 from launch_async.ports.status import DurationsView, ItemPage, ItemView, LimitView, QueueView
 
 
@@ -21,13 +21,12 @@ def queue_views(poller: Poller, admission: Admission, table: Table) -> Iterator[
     """Each polled queue."""
     now = anyio.current_time()
     held = admission.held()
-    items = table.by_queue()
     for ref, queue in poller.queues.items():
         limit = admission.limits.queues[ref]
         yield QueueView(
             name=ref.name,
             max_jobs=limit.max_jobs,
-            items=items[ref],
+            items=table.used(Use(Kind.QUEUE, ref)),
             polls=dict(queue.polls),
             seconds_since_poll=age(queue.last_answer, now),
             weight=limit.weight,
