@@ -263,7 +263,7 @@ def report(field: Field, pushes: int, many: int, few: int) -> None:
     if pushes:
         idle = field.idle(pushes)
         for word, of in (("median", statistics.median), ("worst", max)):
-            show(f"idle: push to start, {word} s", of(idle[OURS]), of(idle[THEIRS]))
+            show(f"idle push to start {word}, s", of(idle[OURS]), of(idle[THEIRS]))
     print(f"{'engine alone, starts per s':34} {engine_limit(many):12.2f}", flush=True)
     drains = {
         name: field.drain(
@@ -272,12 +272,12 @@ def report(field: Field, pushes: int, many: int, few: int) -> None:
         for name in (OURS, THEIRS)
     }
     ours, theirs = drains[OURS], drains[THEIRS]
-    show(f"{many} items: per s", ours.per_second, theirs.per_second, more_is_better=True)
+    show(f"{many} items, starts per s", ours.per_second, theirs.per_second, more_is_better=True)
     calls = [drain.asked.total() / many for drain in (ours, theirs)]
-    show("GraphQL calls per item", calls[0], calls[1])
+    show("calls per item", calls[0], calls[1])
     cpu = [1000 * drain.load.cpu_seconds / many for drain in (ours, theirs)]
-    show("CPU ms per item, start included", cpu[0], cpu[1])
-    show("RSS MiB, peak", ours.load.rss_mib, theirs.load.rss_mib)
+    show("CPU, ms per item with the start", cpu[0], cpu[1])
+    show("RSS, MiB at its peak", ours.load.rss_mib, theirs.load.rss_mib)
     for name, drain in drains.items():
         print(
             f"  {name}: {drain.ended} of {drain.started} ended; {dict(drain.asked.most_common(8))}"
@@ -296,7 +296,7 @@ def report(field: Field, pushes: int, many: int, few: int) -> None:
             for name in (OURS, THEIRS)
         }
         rates = [few_of[name].per_second for name in (OURS, THEIRS)]
-        show(f"{few} items {kind}, 4 slots: per s", rates[0], rates[1], more_is_better=True)
+        show(f"{few} items {kind} in 4 slots, per s", rates[0], rates[1], more_is_better=True)
         for name, drain in few_of.items():
             print(f"  {name}: {drain.ended} ended, {drain.started} started")
     shown = ", ".join(f"{title.split(',')[0]} {ratio:.1f}x" for title, ratio in ratios.items())
