@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
 from launch_async.adapters.builders.environments import EnvironmentBuilder
@@ -164,11 +165,43 @@ async def test_runs_with_the_same_requirements_share_one_environment_made_once(
         works.append(await build(builder, order))
 
     async with anyio.create_task_group() as tasks:
-        for number in range(4):
+        for number in range(20):
             tasks.start_soon(one, number)
-    assert len({work.directory for work in works}) == 4
+    assert len({work.directory for work in works}) == 20
     assert len({work.bin_directory for work in works}) == 1
     assert len(made_environments(tmp_path)) == 1
+
+
+async def test_items_that_wait_for_one_environment_share_its_failure_and_later_ones_try_anew(
+    tmp_path: Path,
+) -> None:
+    failing = "open('BUILDS', 'a').write('x')\nraise SystemExit('as planned')\n"
+    builds = tmp_path / "builds"
+    jobs = WrittenJobs(
+        {"requirements.txt": "./slow\n", "slow/setup.py": failing.replace("BUILDS", str(builds))}
+    )
+    builder = EnvironmentBuilder(tmp_path / "state", jobs)
+    said: list[str] = []
+
+    async def one(number: int) -> None:
+        with pytest.raises(ItemError) as failed:
+            await builder.build(make_order(run_id=f"run{number}", item_id=f"item{number}"))
+        assert (failed.value.reason, failed.value.stage) == (Reason.BUILD_FAILED, Stage.BUILD)
+        said.append(str(failed.value))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(20):
+            tasks.start_soon(one, number)
+    once = builds.read_text()
+    assert len(said) == 20
+    assert set(said) == {said[0]}
+    later = make_order(run_id="later", item_id="later")
+    later = msgspec.structs.replace(
+        later, item=msgspec.structs.replace(later.item, popped_at=time.time())
+    )
+    with pytest.raises(ItemError, match="pip failed"):
+        await builder.build(later)
+    assert builds.read_text() == once * 2
 
 
 async def test_an_environment_is_used_again_by_the_next_life_and_marked_as_used(

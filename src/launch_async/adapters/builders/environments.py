@@ -30,6 +30,7 @@ import msgspec
 import structlog
 
 from launch_async.adapters.builders.eviction import NEEDS, Shelf
+from launch_async.adapters.builders.failures import Failures
 from launch_async.adapters.builders.pip import ToolFailed, run_tool
 from launch_async.adapters.builders.requirements import Requirements, find_requirements
 from launch_async.adapters.builders.venv import make_base, make_from_base
@@ -78,6 +79,7 @@ class EnvironmentBuilder:
         self._install_timeout_seconds = install_timeout_seconds
         self._versions: dict[str, str | None] = {}
         self._building: defaultdict[Path, anyio.Lock] = defaultdict(anyio.Lock)
+        self._failures = Failures()
         self._shelf = Shelf(self._environments, self._runs, keep)
 
     async def build(self, order: BuildOrder) -> Work:
@@ -96,7 +98,12 @@ class EnvironmentBuilder:
         warnings = _other_python(order.job.runtime, version)
         folder = self._environment_folder(order.item, source, needs, f"{python} {version}")
         await anyio.to_thread.run_sync(code.with_name(NEEDS).write_text, folder.name)
-        await self._environment(folder, needs, python=python, code=code)
+        async with self._made_once(folder) as needed:  # or whoever makes it is waited for
+            if needed:
+                self._failures.share(folder, popped_at=order.item.popped_at)
+                await self._make(folder, needs, python=python, code=code)
+        with suppress(OSError):
+            os.utime(folder)  # the longest unused ones are evicted
         warnings += await anyio.to_thread.run_sync(_warnings_of, folder)
         return CodeWork(
             directory=_inside(code, order.item.spec.overrides.working_dir),
@@ -178,16 +185,6 @@ class EnvironmentBuilder:
         key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
         return self._environments / key
 
-    async def _environment(
-        self, folder: Path, needs: Requirements, *, python: Path, code: Path
-    ) -> None:
-        """Make the environment, or wait for whoever is making it."""
-        async with self._made_once(folder) as needed:
-            if needed:
-                await self._make(folder, needs, python=python, code=code)
-        with suppress(OSError):
-            os.utime(folder)  # the longest unused ones are evicted
-
     @asynccontextmanager
     async def _made_once(self, folder: Path) -> AsyncGenerator[bool, None]:
         """Whether the block must make `folder`, emptied for it; marked complete after the block."""
@@ -206,6 +203,15 @@ class EnvironmentBuilder:
                 complete.touch()
 
     async def _make(self, folder: Path, needs: Requirements, *, python: Path, code: Path) -> None:
+        try:
+            await self._install_all(folder, needs, python=python, code=code)
+        except ItemError as error:
+            self._failures.add(folder, error)
+            raise
+
+    async def _install_all(
+        self, folder: Path, needs: Requirements, *, python: Path, code: Path
+    ) -> None:
         log.info("environment is made", folder=str(folder), requirements=len(needs.lines))
         output = folder.with_suffix(".log")
         try:
