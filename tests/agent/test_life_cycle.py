@@ -16,12 +16,12 @@ pytestmark = pytest.mark.anyio
 RUN = an_item().run_id
 
 
-async def test_an_item_whose_claim_was_lost_is_not_launched_later_either():
+async def test_an_item_whose_claim_was_lost_is_not_launched_later_and_holds_no_slot():
     world = World()
     lost, next_one = an_item(1), an_item(2)
     world.service.refused_acks.add(lost.id)
     world.service.push(lost, next_one)
-    async with running(world.agent()) as agent:
+    async with running(world.agent(max_jobs=1)) as agent:
         await until(lambda: next_one.run_id in world.runner.orders)
         await world.finish(next_one.run_id)
         await until(lambda: agent.view().ended == {"let_go": 1, "succeeded": 1})
