@@ -3,21 +3,27 @@
 import os
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
+import asyncpg
 import msgspec
 import pytest
 from server_harness import Http, Server, Template, served
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from databases import Postgres
 from launch_async.compose.server import open_server
 from launch_async.domain.errors import ConfigError
+from launch_async.server.errors import ApiError
 from launch_async.server.settings import Settings
 from launch_async.server.store import Store
+from launch_async.server.store.engine import READERS, WRITERS
 from launch_async.server.store.faults import insist
+from launch_async.server.store.lane import Work
 from launch_async.server.store.postgres import LIMITS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres]
@@ -114,20 +120,56 @@ async def test_a_reader_sees_one_state_and_cannot_write(store: Store) -> None:
         assert await connection.scalar(text("SHOW transaction_read_only")) == "on"
 
 
+CLOSE_ALL = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+
+
+async def use_at_once(runner: Callable[[Work[None]], Awaitable[None]], count: int) -> None:
+    """Have so many connections open at the same time."""
+    using: list[None] = []
+    enough = anyio.Event()
+
+    async def work(connection: AsyncConnection) -> None:
+        await connection.execute(text("SELECT 1"))
+        using.append(None)
+        if len(using) == count:
+            enough.set()
+        await enough.wait()
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(count):
+            tasks.start_soon(runner, work)
+
+
 async def test_requests_go_on_when_the_database_closes_all_connections(
     store: Store, http: Http
 ) -> None:
-    answers = [await http.stream("r1", {}) for _ in range(3)]
+    """However many there are: a request is done again less often than there are connections."""
+    await use_at_once(store.lookup, READERS)
+    await use_at_once(store.transact, WRITERS)
     async with store.read() as connection:
-        await connection.execute(
-            text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-        )
-    answers += [await http.stream("r1", {}) for _ in range(3)]
+        await connection.execute(text(CLOSE_ALL))
+    answers = [await http.stream("r1", {}) for _ in range(3)]
     answers += [await http.ask("{ viewer { username } }") for _ in range(3)]
-    assert [answer.status for answer in answers] == [200] * 9
+    assert [answer.status for answer in answers] == [200] * 6
+
+
+async def test_a_refusal_stands_when_the_connection_is_lost_before_it_is_undone(
+    store: Store, server: Server
+) -> None:
+    other = await asyncpg.connect(server.services.settings.database_url)
+
+    async def work(connection: AsyncConnection) -> None:
+        await connection.execute(text("UPDATE users SET name = 'new'"))
+        await other.execute(CLOSE_ALL)
+        raise ApiError("no")  # at once: we did not hear yet that the connection is gone
+
+    with pytest.raises(ApiError, match="no"):
+        await store.transact(work)
+    assert await other.fetchval("SELECT name FROM users") != "new"
+    await other.close()
 
 
 async def test_a_database_that_is_away_is_a_503_that_says_so(

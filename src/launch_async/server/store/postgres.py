@@ -5,7 +5,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sqlalchemy import event
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from launch_async.domain.errors import ConfigError
@@ -82,7 +82,10 @@ def _look_alive(connection: Any, record: Any, _proxy: Any) -> None:
     """Ask a connection that lay unused whether its server is still there.
 
     SQLAlchemy's own check asks at each use, three round trips that cost more than a statement.
+    Where one was closed, the others are likely to be, too.
     """
+    if connection.driver_connection.is_closed():
+        raise InvalidatePoolError("the server closed this connection")
     if time.monotonic() - record.info.get("returned", time.monotonic()) < UNSEEN_SECONDS:
         return
     try:

@@ -69,12 +69,19 @@ class Direct:
                 if lost:
                     await connection.invalidate(error)
                 else:
-                    await direct.undo()
+                    await self._undo(direct, connection)
                 # Without the parameters, as there are keys among them.
                 raise DBAPIError("a statement of the store", None, error, True, lost) from error
             except BaseException:
-                await direct.undo()
+                await self._undo(direct, connection)
                 raise
+
+    async def _undo(self, direct: "_Direct", connection: AsyncConnection) -> None:
+        """End what was not committed; where that fails, it ends with its connection."""
+        try:
+            await direct.undo()
+        except self._errors as error:
+            await connection.invalidate(error)
 
 
 class _Direct:
