@@ -22,6 +22,7 @@ from launch_async.server.claims import ack_item
 from launch_async.server.crashes import mark_crashed
 from launch_async.server.items import find_item
 from launch_async.server.leases import pop
+from launch_async.server.runs import upsert_run
 from launch_async.server.store import Store
 from launch_async.server.store.engine import WRITERS
 
@@ -157,6 +158,28 @@ async def test_a_run_that_begins_during_its_ack_takes_the_item_along(
     async with anyio.create_task_group() as tasks, store.write() as connection:
         assert await claim(connection, server, item, "r1")
         tasks.start_soon(begin)
+        await until_it_waits(store, done)
+    assert await launch.state(item) == "RUNNING"
+
+
+@pytest.mark.postgres
+async def test_an_ack_waits_for_a_run_that_begins_and_follows_it(
+    http: Http, server: Server
+) -> None:
+    """The other way round: the run is made, but can neither see the claim nor be seen by it."""
+    launch, store, done = Launch(http), server.services.store, anyio.Event()
+    await launch.queue()
+    item = await launch.push()
+    await launch.popped_id()
+    names = {"entity_name": USERNAME, "model_name": "Target", "name": "r1"}
+
+    async def ack() -> None:
+        assert await launch.ack(item, "r1")
+        done.set()
+
+    async with anyio.create_task_group() as tasks, store.write() as connection:
+        await upsert_run(connection, server.request(), names)
+        tasks.start_soon(ack)
         await until_it_waits(store, done)
     assert await launch.state(item) == "RUNNING"
 
