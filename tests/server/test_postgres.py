@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,9 @@ CLOSE_ALL = (
 )
 
 
-async def use_at_once(runner: Callable[[Work[None]], Awaitable[None]], count: int) -> None:
+async def use_at_once(
+    runner: Callable[[Work[None]], Coroutine[Any, Any, None]], count: int
+) -> None:
     """Have so many connections open at the same time."""
     using: list[None] = []
     enough = anyio.Event()
