@@ -42,6 +42,8 @@ class EngineEvents:
         self._stream.kill()
         self._stream.wait()
         self._reader.join(10)
+        if self._stream.stdout is not None:
+            self._stream.stdout.close()
 
     @property
     def seen(self) -> tuple[ContainerEvent, ...]:
