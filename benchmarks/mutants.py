@@ -111,6 +111,8 @@ class Copy:
             raise Broken(f"pytest exited with {done.returncode}: {done.stdout[-600:]}")
         lines = done.stdout.splitlines()
         failed = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
+        if done.returncode == FAILED and not failed:
+            raise Broken(f"pytest failed and named no test: {done.stdout[-600:]}")
         return [line.partition(" ")[2].partition(" - ")[0] for line in failed]
 
 
