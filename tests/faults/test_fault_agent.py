@@ -23,7 +23,7 @@ DECADE = timedelta(days=3650)
 
 @pytest.mark.skipif(FAKETIME is None, reason="no libfaketime: apt-get install libfaketime")
 def test_no_jump_of_the_wall_clock_ends_a_run_or_stops_the_agent(site: Site):
-    """Ten years ahead, an hour back, an hour ahead: libfaketime leaves the monotonic clock alone."""
+    """Ten years ahead, an hour back, an hour ahead; libfaketime spares the monotonic clock."""
     queue = site.queue("local-process")
     go, clock = site.folder / "go", site.folder / "clock"
     clock.write_text("+0")
