@@ -78,7 +78,7 @@ def test_queues_may_be_objects_with_a_limit():
         ("zzz: 1\n", "unknown key `zzz`; see docs/configuration.md"),
         ("base_url: x\n", "c.yaml:1:1: unknown key `base_url`; the address of the API is WANDB_B"),
         ("queue: a\nqueues: [b]\n", "c.yaml:1:1: unknown key `queue`; name all queues in `queues`"),
-        ("agent: {poll: 60}\n", "c.yaml:1:8: agent: poll_max (10) is less than poll (60)"),
+        ("agent: {poll: 60}\n", "c.yaml:1:8: agent: poll_max (5) is less than poll (60)"),
         ("agent: {orphans: {act: end}}\n", "unknown key `act` in `agent.orphans`; did you mean"),
         (
             "agent: {targets: {local-process: {max_job: 1}}}\n",

@@ -87,12 +87,12 @@ class AgentSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     grace: Seconds = 30.0
     """Seconds that running items get to end after SIGTERM; then they are let go (they keep running
     on their backend and the next start adopts them)."""
-    poll: Annotated[float, msgspec.Meta(ge=0.05)] = 5.0
+    poll: Annotated[float, msgspec.Meta(ge=0.05)] = 2.0
     """Shortest pause in seconds before the next look into a queue that was empty. W&B's agent
     waits 10."""
-    poll_max: Annotated[float, msgspec.Meta(ge=0.05, le=3600)] = 10.0
-    """Longest pause in seconds between two looks into an idle queue, to which the pauses grow; that
-    of W&B's agent."""
+    poll_max: Annotated[float, msgspec.Meta(ge=0.05, le=3600)] = 5.0
+    """Longest pause in seconds between two looks into an idle queue, to which the pauses grow. Half
+    of what W&B's agent waits: one request looks into up to 50 queues."""
     heartbeat: Annotated[float, msgspec.Meta(ge=0.05)] = 10.0
     """Seconds between two reports of the agent's status and between two looks for stop requests."""
     builds: Annotated[int, msgspec.Meta(ge=1)] = 2
