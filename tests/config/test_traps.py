@@ -9,6 +9,12 @@ from launch_async.config.traps import find_traps
 PLAIN = "queues: [a]\nmax_jobs: 4\nagent: {state_dir: /var/lib/agent}\n"
 
 
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch):
+    """A home that stays: the default state folder is in it."""
+    monkeypatch.setenv("HOME", "/home/somebody")
+
+
 def traps_of(text: str, environ: dict[str, str] | None = None, *queues: str) -> list[str]:
     loaded = parse_config(text.encode(), name="f")
     found = find_traps(settle(loaded, environ or {}, Flags(queues=queues)), environ or {})
