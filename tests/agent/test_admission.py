@@ -241,3 +241,13 @@ async def test_an_audit_finds_and_mends_what_is_wrongly_counted():
     assert simulation.table.audit() == 1
     assert simulation.table.audit() == 0
     assert simulation.table.used(Use(Kind.JOBS)) == 1
+
+
+async def test_what_a_look_finds_once_the_agent_is_stopping_goes_back_with_its_lease():
+    item = an_item()
+    limits = Limits(queues={item.queue: QueueLimit(item.queue, -1)}, max_jobs=-1)
+    admission = Admission(Table(FakeJournal()), limits)
+    (look,) = admission.grant({item.queue: 1}, at_most=1)
+    assert admission.fits(look, item)
+    admission.close()
+    assert not admission.fits(look, item)

@@ -123,8 +123,10 @@ class Admission:
 
     def fits(self, look: Look, item: Item) -> bool:
         """Whether what this look found keeps all limits: only the item tells what it really uses,
-        and limits may have changed since the look began.
+        and limits may have changed, or the agent begun to stop, since the look began.
         """
+        if self._closed:
+            return False
         if not item.spec.scheduler:  # which may run elsewhere than its queue's other items
             self._targets[item.queue] = item.spec.resource
         others = Counter(use for other in self._looks - {look} for use in other.uses)
