@@ -13,7 +13,8 @@ from launch_async.agent.tools import Tools
 from launch_async.domain.errors import Unavailable
 
 MAX_PAUSE_SECONDS = 60.0
-"""However long a service asks us to wait: a wrong Retry-After must not stop an item for a day."""
+"""However long a service asks us to wait: a wrong Retry-After must not stop an item or a queue
+for a day."""
 
 T = TypeVar("T")
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import anyio
 import msgspec
 
+from launch_async.agent.insist import MAX_PAUSE_SECONDS
 from launch_async.domain.errors import Unavailable
 from launch_async.domain.ids import QueueRef
 
@@ -18,8 +19,6 @@ MAX_WIDTH = 50
 """Looks in one request at most; our server takes some 200, of others nothing is known."""
 NARROWING = 8
 """By this a request gets narrower that failed as a whole."""
-MAX_PAUSE_SECONDS = 60.0
-"""However long a service asks us to wait: a wrong Retry-After must not stop a queue for a day."""
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):

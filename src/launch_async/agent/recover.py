@@ -21,6 +21,7 @@ from launch_async.agent.launch import found_runs
 from launch_async.agent.origin import item_of
 from launch_async.agent.table import Table, Tracked
 from launch_async.agent.tools import Target, Tools
+from launch_async.agent.watch import KILL_AFTER_SECONDS
 from launch_async.domain.errors import LaunchError, Reason, Stage
 from launch_async.domain.ids import ItemId, RunId
 from launch_async.domain.outcome import Outcome
@@ -32,7 +33,6 @@ from launch_async.ports.journal import Entry
 
 SWEEP_SECONDS = 300.0
 """Between two looks at a target; an orphan is ended at the first one after its grace."""
-KILL_AFTER_SECONDS = 10.0
 FIRST_LOOK_SECONDS = 15.0
 """How long the first looks may keep an agent from polling: a backend that is away must not."""
 _LOST = Outcome(

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
 from typing import Any
 
 import anyio
@@ -144,11 +143,9 @@ class DockerRunner:
         """The last lines of stdout and stderr; their order among each other is the engine's."""
         return await self._engine.log_tail(str(handle.data["container_id"]), lines=lines)
 
-    async def logs(self, handle: RunHandle) -> AsyncGenerator[bytes, None]:
+    def logs(self, handle: RunHandle) -> AsyncGenerator[bytes, None]:
         """As the engine's log driver has them, both streams mixed."""
-        async with aclosing(self._engine.logs(str(handle.data["container_id"]))) as pieces:
-            async for piece in pieces:
-                yield piece
+        return self._engine.logs(str(handle.data["container_id"]))
 
     async def find(self, identity: str) -> Sequence[FoundRun]:
         """Containers of `identity`, in one list."""
