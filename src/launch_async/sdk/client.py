@@ -14,6 +14,7 @@ from launch_async.sdk.artifacts import NewArtifact, log_artifact
 from launch_async.wire import sdk_operations as operations
 from launch_async.wire.codec import encode_code_job
 from launch_async.wire.operations import LAUNCH_PROJECT
+from launch_async.wire.requeue_operations import PUSH
 from launch_async.wire.transport import Transport
 
 MAX_CODE_BYTES = 64 << 20
@@ -107,7 +108,7 @@ class LaunchClient:
     async def push(self, queue: str, run_spec: Mapping[str, Any]) -> str:
         """Put an item into the queue; its id. The spec is in W&B's words (contract §6.2)."""
         answer = await self._transport.execute(
-            operations.PUSH,
+            PUSH,
             {
                 "entityName": self.entity,
                 "projectName": LAUNCH_PROJECT,

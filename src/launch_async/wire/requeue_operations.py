@@ -1,4 +1,4 @@
-"""The GraphQL documents that put an item into its queue again, and that warn of one."""
+"""The GraphQL documents that put items into queues, again or anew, and that warn of one."""
 
 REQUEUE_FIELDS = """
 query RequeueFields { __type(name: "RequeueRunQueueItemInput") { inputFields { name } } }

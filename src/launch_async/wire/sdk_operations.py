@@ -44,16 +44,6 @@ mutation UpsertRunQueue(
 }
 """
 
-PUSH = """
-mutation pushToRunQueueByName(
-  $entityName: String!, $projectName: String!, $queueName: String!, $runSpec: JSONString!
-) {
-  pushToRunQueueByName(input: {
-    entityName: $entityName, projectName: $projectName, queueName: $queueName, runSpec: $runSpec
-  }) { runQueueItemId }
-}
-"""
-
 ITEM = """
 query GetRunQueueItem(
   $projectName: String!, $entityName: String!, $runQueue: String!, $itemId: ID!
