@@ -41,7 +41,7 @@ from launch_async.config.model import LaunchConfig
 from launch_async.domain.errors import AgentUnfit, ConfigError, Unavailable, gravest
 from launch_async.domain.ids import QueueRef
 from launch_async.kit.lag import LoopLag
-from launch_async.kit.tasks import unless_set
+from launch_async.kit.latch import Latch
 from launch_async.ports.backends import BackendSource, BackendView
 from launch_async.ports.control import Explanation
 from launch_async.ports.status import ALL_ITEMS, AgentView, ItemPage, ItemView
@@ -77,7 +77,7 @@ class Agent:
         self._admission = Admission(tools.table, self._limits(config))
         self._drift = 0
         self._recovered = False
-        self._stopping = anyio.Event()
+        self._stopping = Latch()
         self._hurry = anyio.Event()
         self._unfit: AgentUnfit | None = None
         self._name = ""
@@ -293,13 +293,13 @@ class Agent:
             self._start_journey(tracked)
         if self._journeys is not None:
             self._journeys.start_soon(self._guarded, self._recovery.run, name="recovery")
-        await unless_set(self._stopping, self._recovery.first_look)
+        await self._stopping.unless_set(self._recovery.first_look)
 
     async def _register(self) -> bool:
         """Whether the agent may poll; an outage of the service is waited out."""
         while not self._stopping.is_set():
             try:
-                name = await unless_set(self._stopping, self._tools.presence.register)
+                name = await self._stopping.unless_set(self._tools.presence.register)
             except Unavailable as error:
                 log.warning("cannot register yet", reason=str(error))
                 with anyio.move_on_after(self._tools.retry_seconds):

@@ -13,7 +13,6 @@ from launch_async.agent.tools import Target, Tools
 from launch_async.domain.errors import Unavailable
 from launch_async.domain.phase import Phase
 from launch_async.domain.run import FoundRun, RunHandle, Trace
-from launch_async.kit.tasks import unless_set
 from launch_async.ports.runner import LaunchOrder, Runner
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -70,7 +69,7 @@ async def launch(tracked: Tracked, order: LaunchOrder, tools: Tools) -> RunHandl
             tools=tools,
             within_seconds=tools.patience_seconds,
         )
-        await unless_set(tracked.stop, checked)
+        await tracked.stop.unless_set(checked)
         if tracked.stop.is_set():
             raise stopped_early()
         await tools.table.move(tracked, Phase.LAUNCHING)
@@ -81,7 +80,7 @@ async def _launch(tracked: Tracked, order: LaunchOrder, runner: Runner, tools: T
     deadline = anyio.current_time() + tools.patience_seconds
     while True:
         try:
-            handle = await unless_set(tracked.stop, partial(runner.launch, order))
+            handle = await tracked.stop.unless_set(partial(runner.launch, order))
         except Unavailable as error:
             # The run may have begun all the same: only a look can tell.
             log.warning("launch not answered, looking", reason=str(error))

@@ -12,7 +12,6 @@ from launch_async.domain.errors import ItemError, Reason, Stage
 from launch_async.domain.item import Item
 from launch_async.domain.job import ImageSource, Job
 from launch_async.domain.macros import fill_macros
-from launch_async.kit.tasks import unless_set
 from launch_async.ports.build import BuildOrder
 from launch_async.ports.runner import ImageWork, LaunchOrder
 
@@ -35,7 +34,7 @@ async def prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
             within_seconds=tools.patience_seconds,
         )
 
-    order = await unless_set(tracked.stop, patiently)
+    order = await tracked.stop.unless_set(patiently)
     if order is None:
         raise stopped_early()
     return order

@@ -17,6 +17,7 @@ from launch_async.domain.run import RunHandle
 from launch_async.kit.changes import Changes
 from launch_async.kit.clock import moment_now
 from launch_async.kit.durations import Durations
+from launch_async.kit.latch import Latch
 from launch_async.ports.journal import Entry, Journal
 
 NOT_LAUNCHED = frozenset({Phase.LEASED, Phase.CLAIMING, Phase.PREPARING, Phase.LAUNCHING})
@@ -55,7 +56,7 @@ class Tracked:
         self.since = anyio.current_time()
         self.detail = ""
         """What the item is doing within its phase, for people."""
-        self.stop = anyio.Event()
+        self.stop = Latch()
         """Set when the run's user asks for it to be stopped."""
         if entry.stop_requested:
             self.stop.set()

@@ -1,5 +1,6 @@
 """Watch: follow a run to its end on its backend, and end it when it must not go on."""
 
+import math
 from contextlib import aclosing
 
 import anyio
@@ -9,6 +10,7 @@ import structlog
 from launch_async.agent.insist import MAX_PAUSE_SECONDS, insist
 from launch_async.agent.prepare import target_of
 from launch_async.agent.table import Tracked
+from launch_async.agent.timeouts import TimeLimit
 from launch_async.agent.tools import Tools
 from launch_async.domain.errors import LaunchError, Reason, Unavailable
 from launch_async.domain.run import RunEnd, RunHandle, RunState, RunStatus
@@ -24,9 +26,7 @@ async def watch(tracked: Tracked, handle: RunHandle, tools: Tools) -> RunEnd:
     """How the run ended. A backend that does not answer is waited for: unknown is not failed."""
     watched = _Watched(tracked, handle, tools)
     async with anyio.create_task_group() as group:
-        group.start_soon(watched.end_on_request, name="stop")
-        group.start_soon(watched.end_unstarted, name="start timeout")
-        group.start_soon(watched.end_overdue, name="run timeout")
+        group.start_soon(watched.end_it, name="end")
         await watched.follow()
         group.cancel_scope.cancel()
     return watched.end
@@ -40,9 +40,11 @@ class _Watched:
         self._handle = handle
         self._tools = tools
         self._runner = target_of(tracked.item, tools).runner
-        self._seen = anyio.Event()
-        self._seen_starting = anyio.Event()
-        self._started = anyio.Event()
+        self._start_by = math.inf
+        self._end_by = math.inf
+        """Moments of the loop's clock; `_patience` ends at the first of them."""
+        self._patience = anyio.CancelScope()
+        self._seen: set[RunState] = set()
         self._waits_for = ""
         """What the backend said last of a run that has not started."""
         self._timed_out: RunEnd | None = None
@@ -81,68 +83,73 @@ class _Watched:
             self._tools.warnings.add(self._tracked, status.warning)
         if status.state is RunState.STARTING:
             self._waits_for = status.detail
-            self._seen_starting.set()
-        if status.state is RunState.RUNNING:
-            self._started.set()
-        if status.state is not RunState.UNKNOWN:
-            self._seen.set()
+        if status.state is not RunState.UNKNOWN and status.state not in self._seen:
+            self._set_limits(status.state)
 
-    async def end_on_request(self) -> None:
-        """The service tells the run itself to stop; who does not within the grace is ended."""
-        await self._tracked.stop.wait()
-        log.info("stop requested", grace_seconds=self._tools.stop_grace_seconds)
-        await anyio.sleep(self._tools.stop_grace_seconds)
-        await self._cancel()
+    def _set_limits(self, state: RunState) -> None:
+        """A state was seen for the first time.
 
-    async def end_unstarted(self) -> None:
-        """A run that never gets to run must not hold its slot for ever.
-
-        Counted from its launch, but only for a run that its backend shows as starting: one that an
-        earlier life launched long ago may run well, and is looked at first.
+        Limits count from the launch, but only for a run that its backend shows: one that an earlier
+        life launched long ago may run well, or have ended, and is looked at first.
         """
-        limit = self._tools.timeouts.start(self._tracked.item.queue)
-        if not limit.seconds:
-            return
-        await self._seen_starting.wait()
-        with anyio.move_on_after(self._left(limit.seconds)):
-            await self._started.wait()
-            return
-        said = f"; its backend says: {self._waits_for}" if self._waits_for else ""
-        await self._end_for(
-            Reason.START_TIMEOUT, f"it was not running within {limit} after its launch{said}"
+        queue, timeouts = self._tracked.item.queue, self._tools.timeouts
+        if not self._seen:
+            self._end_by = self._moment(timeouts.run(queue))
+        if state is RunState.STARTING and RunState.RUNNING not in self._seen:
+            self._start_by = self._moment(timeouts.start(queue))
+        if state is RunState.RUNNING:
+            self._start_by = math.inf
+        self._seen.add(state)
+        self._patience.deadline = min(self._start_by, self._end_by)
+
+    async def end_it(self) -> None:
+        """When its user wants it to stop, or when it would hold its slot for ever."""
+        while self._timed_out is None:
+            with anyio.CancelScope(deadline=min(self._start_by, self._end_by)) as self._patience:
+                await self._stop_ignored()
+                break
+            self._timed_out = self._overdue()
+        if self._timed_out is not None:
+            said = self._timed_out
+            log.warning("run took too long", reason=said.reason, detail=said.detail)
+        await insist(
+            lambda: self._runner.cancel(self._handle, within_seconds=KILL_AFTER_SECONDS),
+            doing="ending the run",
+            tracked=self._tracked,
+            tools=self._tools,
         )
 
-    async def end_overdue(self) -> None:
-        """A run that never ends must not hold its slot for ever, if its queue or agent says so."""
-        limit = self._tools.timeouts.run(self._tracked.item.queue)
-        if not limit.seconds:
-            return
-        await self._seen.wait()
-        await anyio.sleep(self._left(limit.seconds))
-        await self._end_for(Reason.RUN_TIMEOUT, f"it was not done within {limit} after its launch")
+    async def _stop_ignored(self) -> None:
+        """Until a stop was asked for and the run, which the service tells, had its grace."""
+        await self._tracked.stop.wait()
+        grace = self._tools.stop_grace_seconds
+        log.info("stop requested", grace_seconds=grace)
+        await anyio.sleep(grace)
 
-    def _left(self, limit_seconds: float) -> float:
-        """What is left of a limit; nobody's clock but the machine's since its start counts."""
+    def _overdue(self) -> RunEnd | None:
+        """How a run ends that passed a limit; None: it passed none after all."""
+        now, queue, timeouts = anyio.current_time(), self._tracked.item.queue, self._tools.timeouts
+        if self._end_by <= now:
+            detail = f"it was not done within {timeouts.run(queue)} after its launch"
+            return RunEnd(exit_code=None, reason=Reason.RUN_TIMEOUT, detail=detail)
+        if self._start_by <= now:
+            detail = f"it was not running within {timeouts.start(queue)} after its launch"
+            detail += f"; its backend says: {self._waits_for}" if self._waits_for else ""
+            return RunEnd(exit_code=None, reason=Reason.START_TIMEOUT, detail=detail)
+        return None
+
+    def _moment(self, limit: TimeLimit) -> float:
+        """When a limit is over; nobody's clock but the machine's since its start counts."""
+        if not limit.seconds:
+            return math.inf
         launched = self._tracked.entry.launched
         passed = 0.0 if launched is None else seconds_since(launched)
-        return max(limit_seconds - passed, min(limit_seconds, self._tools.timeouts.settle_seconds))
-
-    async def _end_for(self, reason: Reason, detail: str) -> None:
-        log.warning("run took too long", reason=reason.value, detail=detail)
-        self._timed_out = RunEnd(exit_code=None, reason=reason, detail=detail)
-        await self._cancel()
+        settle = min(limit.seconds, self._tools.timeouts.settle_seconds)
+        return anyio.current_time() + max(limit.seconds - passed, settle)
 
     def _judged(self, end: RunEnd) -> RunEnd:
         if self._timed_out is None:
             return end
         return msgspec.structs.replace(
             end, reason=self._timed_out.reason, detail=self._timed_out.detail
-        )
-
-    async def _cancel(self) -> None:
-        await insist(
-            lambda: self._runner.cancel(self._handle, within_seconds=KILL_AFTER_SECONDS),
-            doing="ending the run",
-            tracked=self._tracked,
-            tools=self._tools,
         )
