@@ -40,6 +40,9 @@ class RunScope(msgspec.Struct, frozen=True, kw_only=True):
     run_name: str | None
     """None as long as the item is not acked: then there is no run to write."""
 
+    ended: bool = False
+    """The key died with its run, not long ago: it may tell that end again, and nothing else."""
+
 
 class Viewer(msgspec.Struct, frozen=True, kw_only=True):
     """Who is behind a request: a person, a service account, or a run of theirs."""

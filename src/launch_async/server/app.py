@@ -110,10 +110,13 @@ async def listening(
             await runner.cleanup()
 
 
-async def request_for(request: web.Request) -> Request:
-    """Return what resolvers and rules need of an HTTP request; 401 without a good key."""
+async def request_for(request: web.Request, *, ended: bool = False) -> Request:
+    """Return what resolvers and rules need of an HTTP request; 401 without a good key.
+
+    `ended`: the key of a run that has ended is good for whoever asks to look at that himself.
+    """
     services = request.app[SERVICES]
-    viewer = await authenticate(services.store, request)
+    viewer = await authenticate(services.store, request, ended=ended)
     base = services.settings.public_url or f"{request.scheme}://{request.host}"
     return Request(
         viewer=viewer,
@@ -139,7 +142,7 @@ async def post_graphql(http_request: web.Request) -> web.StreamResponse:
 
 async def post_file_stream(http_request: web.Request) -> web.StreamResponse:
     """Take what a run has to tell."""
-    request = await request_for(http_request)
+    request = await request_for(http_request, ended=True)
     names = http_request.match_info
     reply = await filestream.receive(
         request,

@@ -54,10 +54,10 @@ HOLDERS: Final = often(
 """Whose key it is, a row for each entity in its reach."""
 
 
-async def authenticate(store: Store, request: web.Request) -> Viewer:
-    """Return who sent the request; 401 without a key that is in force."""
+async def authenticate(store: Store, request: web.Request, *, ended: bool = False) -> Viewer:
+    """Return who sent the request; 401 without a key that is in force, or as `find_viewer` says."""
     key = key_of(request.headers.get("Authorization", ""))
-    viewer = None if key is None else await find_viewer(store, key)
+    viewer = None if key is None else await find_viewer(store, key, ended=ended)
     if viewer is None:
         raise ApiError(REFUSAL, status=401)
     return viewer
@@ -80,8 +80,10 @@ def key_of(header: str) -> str | None:
             return None
 
 
-async def find_viewer(store: Store, key: str) -> Viewer | None:
+async def find_viewer(store: Store, key: str, *, ended: bool = False) -> Viewer | None:
     """Return whose key this is, a person's or a run's, with the entities that it may reach.
+
+    `ended`: also of a run that ended not long ago. The caller lets it tell that end again only.
 
     A run's key is asked of the database each time, as it follows from its item. A person is
     remembered until anything is written but what comes many times a second, at most for a second.
@@ -98,7 +100,7 @@ async def find_viewer(store: Store, key: str) -> Viewer | None:
         if rows[0].item_id is None:
             return _person(rows)
         scope = await run_keys.scope_of(connection, rows[0], now=utc_now())
-        return None if scope is None else _run(rows, scope)
+        return None if scope is None or (scope.ended and not ended) else _run(rows, scope)
 
     viewer = await store.lookup(read)
     if viewer is not None and viewer.run is None:

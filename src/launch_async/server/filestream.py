@@ -4,7 +4,8 @@
 
 Offsets are line numbers, so requests may be split, repeated and reordered: history and events only
 append, each line once; console lines overwrite; the last summary wins. A refusal is fatal to the
-run's data at the client, so an unknown run is made rather than refused.
+run's data at the client, so an unknown run is made rather than refused, and a run whose key died
+with it may tell its end again: the answer may have been lost.
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.access import require_run_write
+from launch_async.server.auth import REFUSAL
 from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
 from launch_async.server.history import MAX_LINE, NO_KEYS, Line, merge_keys, parse_line
@@ -82,7 +84,7 @@ class Post(msgspec.Struct, frozen=True):
             code = _signed(self.exitcode or 0)
             if code == 0:
                 return "finished", code
-            return ("preempted" if preempting else "failed"), code
+            return ("preempted" if preempting or run.state == "preempted" else "failed"), code
         if run.state in TERMINAL_STATES and run.exit_code is not None and self._is_late(run):
             return run.state, run.exit_code
         return ("preempting" if preempting else "running"), None
@@ -98,6 +100,16 @@ class Post(msgspec.Struct, frozen=True):
             if block.content
         ]
         return bool(told) and all(told)
+
+    def repeats_end(self, run: "KnownRun") -> bool:
+        """Tell whether this is the end that the run has told already, with nothing new in it."""
+        known = ((HISTORY, run.history_lines), (EVENTS, run.event_lines))
+        return (
+            bool(self.complete)
+            and self.state_after(run) == (run.state, run.exit_code)
+            and all(self.block(name).end <= count for name, count in known)
+            and self.block(CONSOLE).end <= run.console_lines
+        )
 
     def _is_late(self, run: "KnownRun") -> bool:
         """Tell whether this may have been sent before the run's end, and is no new life of it."""
@@ -122,7 +134,7 @@ class KnownRun(msgspec.Struct, frozen=True):
     history_keys: str
 
 
-KNOWN = often(  # put together once, as it is asked for by each request
+RUN_BY_NAMES = (  # put together once, as it is asked for by each request
     select(*(runs.c[name] for name in KnownRun.__struct_fields__))
     .join(projects, projects.c.id == runs.c.project_id)
     .join(entities, entities.c.id == projects.c.entity_id)
@@ -131,8 +143,9 @@ KNOWN = often(  # put together once, as it is asked for by each request
         projects.c.name_folded == bindparam("project"),
         runs.c.name == bindparam("run"),
     )
-    .with_for_update(of=runs, key_share=True)
 )
+KNOWN = often(RUN_BY_NAMES.with_for_update(of=runs, key_share=True))
+SEEN = often(RUN_BY_NAMES, alone=True)
 CHANGE = update(runs).where(runs.c.id == bindparam("run_id"))
 
 
@@ -145,14 +158,17 @@ async def receive(
     else:
         post, lines = _read(body)
 
+    if request.viewer.run is not None and request.viewer.run.ended:
+        await _require_repeated_end(request, post, _names(entity, project, run_name))
+        return _reply(stopped=False)
+
     async def write(connection: AsyncConnection) -> KnownRun:
         run = await _find(connection, request, entity, project, run_name)
         await apply(connection, run, post, lines, now=request.now())
         return run
 
     run = await request.store.transact(write)
-    stopped = run.stop_requested and run.state not in TERMINAL_STATES
-    return {"stopped": stopped, "exitcode": None, "limits": {}}
+    return _reply(stopped=run.stop_requested and run.state not in TERMINAL_STATES)
 
 
 async def apply(
@@ -171,6 +187,26 @@ async def apply(
     state, exit_code = post.state_after(run)
     if (state, exit_code) != (run.state, run.exit_code):
         await set_run_state(connection, run.id, state, exit_code=exit_code, now=now)
+
+
+async def _require_repeated_end(request: Request, post: Post, names: dict[str, str]) -> None:
+    """Raise a 401 unless a run, whose key is dead, tells the end again that it has told already."""
+
+    async def repeated(connection: AsyncConnection) -> bool:
+        row = (await connection.execute(SEEN, names)).one_or_none()
+        return row is not None and post.repeats_end(KnownRun(*row))
+
+    own = request.viewer.may_write_run(names["entity"], names["project"], names["run"])
+    if not own or not await request.store.lookup(repeated):
+        raise ApiError(REFUSAL, status=401)
+
+
+def _names(entity: str, project: str, run_name: str) -> dict[str, str]:
+    return {"entity": entity, "project": project.casefold(), "run": run_name}
+
+
+def _reply(*, stopped: bool) -> dict[str, Any]:
+    return {"stopped": stopped, "exitcode": None, "limits": {}}
 
 
 def _signed(code: int) -> int:
@@ -203,7 +239,7 @@ async def _find(
 ) -> KnownRun:
     """Return the run, made when it is missing; nobody else changes it until the end."""
     require_run_write(request.viewer, entity, project, run_name)
-    names = {"entity": entity, "project": project.casefold(), "run": run_name}
+    names = _names(entity, project, run_name)
     row = (await connection.execute(KNOWN, names)).one_or_none()
     if row is None:
         owner = await resolve_entity(connection, request, entity)

@@ -4,6 +4,7 @@
 
 The key of an item is replaced at each pop, and in force as long as the item is open. A run that
 fell silent is only given up as crashed and may be heard again: its key lasts for a while longer.
+A run that told its end may not have got the answer: for as long it may tell that end again.
 """
 
 import secrets
@@ -26,12 +27,14 @@ from launch_async.server.users import KEY_BYTES
 
 OPEN: Final = frozenset({ItemState.LEASED, ItemState.CLAIMED, ItemState.RUNNING})
 SILENCE: Final = timedelta(hours=24)
-"""How long a run that was given up as crashed may still be heard under its key."""
+"""How long a run that was given up as crashed may still be heard under its key, and one that has
+ended may tell that again."""
 
 SCOPE_COLUMNS: Final = (
     queue_items.c.id.label("item_id"),
     queue_items.c.state,
     queue_items.c.ended_by,
+    queue_items.c.ended_at,
     queue_items.c.lease_expires_at,
     queue_items.c.run_entity,
     queue_items.c.run_project_folded,
@@ -77,13 +80,15 @@ async def scope_of(
 ) -> RunScope | None:
     """Return the run that a key may write, by the SCOPE_COLUMNS of its item; None: it is dead."""
     standing = state_now(row.state, row.lease_expires_at, now)
-    if standing not in OPEN and not await _fell_silent(connection, row, now=now):
+    in_force = standing in OPEN or await _fell_silent(connection, row, now=now)
+    if not in_force and not (row.ended_by == EndedBy.RUN and row.ended_at > now - SILENCE):
         return None
     return RunScope(
         item_id=row.item_id,
         entity=row.run_entity,
         project_folded=row.run_project_folded,
         run_name=row.run_name,
+        ended=not in_force,
     )
 
 
