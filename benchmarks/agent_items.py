@@ -32,6 +32,7 @@ from launch_async.config.model import LaunchConfig
 from launch_async.domain.ids import QueueRef
 from launch_async.domain.item import Item
 from launch_async.domain.run import RunEnd, RunHandle, RunState, RunStatus
+from launch_async.kit.heap import settle_heap
 from launch_async.ports.queue import Popped
 from launch_async.ports.runner import LaunchOrder
 from launch_async.ports.runs import RunView
@@ -40,6 +41,7 @@ IDLE_QUEUES = 500
 IDLE_ROUNDS = 5
 IDLE_SECONDS = 1.0
 WAITING = 64
+HEARTBEAT_SECONDS = 1.0
 
 
 class QuickService(FakeService):
@@ -81,7 +83,9 @@ async def drain(items: int, queues: int, journal: str, folder: Path) -> tuple[fl
     async with AsyncExitStack() as stack:
         if journal == "sqlite":
             world.journal = await stack.enter_async_context(SqliteJournal.open(folder))  # type: ignore[assignment]
-        agent = world.agent(config=config_of(dict.fromkeys(names, -1), waiting=WAITING))
+        agent = world.agent(
+            config=config_of(dict.fromkeys(names, -1), waiting=WAITING, heartbeat=HEARTBEAT_SECONDS)
+        )
         began, cpu = time.perf_counter(), time.process_time()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(agent.run)
@@ -133,6 +137,7 @@ def main() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         cache_logger_on_first_use=True,
     )
+    settle_heap()  # as the agent's process does
     per_item: list[float] = []
     for items in (options.items // 10, options.items):
         with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,7 @@ live     so many items, adopted from the journal, that all run and none ends: me
 
 Each part is a process of its own, so that neither inherits the other's memory.
 """
-# ruff: noqa: ARG002, ASYNC110 - methods are those of ports; a benchmark may look at a clock
+# ruff: noqa: ARG002 - methods are those of ports
 
 import argparse
 import gc
@@ -45,6 +45,7 @@ from launch_async.domain.item import Item
 from launch_async.domain.phase import Phase
 from launch_async.domain.run import RunEnd, RunHandle, RunState, RunStatus
 from launch_async.kit.clock import moment_now
+from launch_async.kit.heap import settle_heap
 from launch_async.ports.journal import Entry
 from launch_async.ports.presence import AgentStatus
 from launch_async.ports.queue import Popped
@@ -185,9 +186,11 @@ async def live(count: int, seconds: float, folder: Path) -> bool:
         rss_before = sample(agent)[0]
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(agent.run)
-            began = time.monotonic()
+            began, blocked = time.monotonic(), 0.0
             while world.runner.watched < count:
+                slept = time.monotonic()
                 await anyio.sleep(0.05)
+                blocked = max(blocked, time.monotonic() - slept - 0.05)
             taken = time.monotonic() - began
             await anyio.sleep(5)
             calls, cpu, began = world.service.calls.copy(), cpu_seconds(), time.monotonic()
@@ -199,7 +202,8 @@ async def live(count: int, seconds: float, folder: Path) -> bool:
             tasks.cancel_scope.cancel()
     p50, p99 = (lags[int(len(lags) * part)] * 1000 for part in (0.5, 0.99))
     shown = ", ".join(f"{name} {number:.0f}" for name, number in sorted(asked.items()))
-    print(f"live: {count} items, all adopted and watched after {taken:.1f} s; over {took:.0f} s: "
+    print(f"live: {count} items, all adopted and watched after {taken:.1f} s, "
+          f"the loop late by {blocked:.2f} s at most meanwhile; over {took:.0f} s: "
           f"RSS {rss / 2**20:.0f} MiB (aim < 300; {(rss - rss_before) / count:.0f} bytes an item), "
           f"CPU {100 * share:.1f} % of a core (aim < 5), loop late p50 {p50:.1f} ms "
           f"p99 {p99:.1f} ms (aim < 20) worst {lags[-1] * 1000:.0f} ms, "
@@ -252,6 +256,7 @@ def main() -> None:
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(40), cache_logger_on_first_use=True
     )
+    settle_heap()  # as the agent's process does
     with tempfile.TemporaryDirectory(prefix="launch-async-soak-") as folder:
         work = (
             (soak, said.items, Path(folder))

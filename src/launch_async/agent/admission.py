@@ -169,18 +169,24 @@ class Admission:
             if not below(limit, used + held[use]):
                 yield use, limit, used
 
-    def _limit(self, use: Use) -> int:
+    def _limit(self, use: Use) -> int:  # noqa: PLR0911 - one for each kind
         limits = self._limits
-        queue = limits.queues.get(use.of) if isinstance(use.of, QueueRef) else None
-        return {
-            Kind.JOBS: limits.max_jobs,
-            Kind.WAITING: limits.waiting,
-            Kind.SCHEDULERS: limits.max_schedulers,
-            Kind.REPORTS: MAX_WAITING_REPORTS,
-            Kind.TARGET: limits.targets.get(str(use.of), NO_LIMIT),
-            Kind.QUEUE: NO_LIMIT if queue is None else queue.max_jobs,
-            Kind.RUN: NO_LIMIT,  # who waits for a run id waits in its journey
-        }[use.kind]
+        match use.kind:
+            case Kind.JOBS:
+                return limits.max_jobs
+            case Kind.WAITING:
+                return limits.waiting
+            case Kind.SCHEDULERS:
+                return limits.max_schedulers
+            case Kind.REPORTS:
+                return MAX_WAITING_REPORTS
+            case Kind.TARGET:
+                return limits.targets.get(str(use.of), NO_LIMIT)
+            case Kind.QUEUE:
+                queue = limits.queues.get(use.of) if isinstance(use.of, QueueRef) else None
+                return NO_LIMIT if queue is None else queue.max_jobs
+            case Kind.RUN:  # who waits for a run id waits in its journey
+                return NO_LIMIT
 
 
 def limit_in_words(use: Use, limit: int, used: int) -> str:

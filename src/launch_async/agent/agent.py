@@ -47,6 +47,8 @@ from launch_async.ports.control import Explanation
 from launch_async.ports.status import ALL_ITEMS, AgentView, ItemPage, ItemView
 from launch_async.wire.operations import LAUNCH_PROJECT
 
+ADOPTED_AT_ONCE = 100
+"""Journeys that start in one turn of the loop: thousands of them must not block it."""
 AUDIT_SECONDS = 60.0
 
 Arguments = TypeVarTuple("Arguments")
@@ -287,10 +289,12 @@ class Agent:
                 log.error("slots were wrongly counted; counted anew", items=wrong)
 
     async def _adopt(self) -> None:
-        for tracked in await self._tools.table.adopt():
+        for number, tracked in enumerate(await self._tools.table.adopt(), start=1):
             phase = tracked.entry.phase.value
             log.info("item adopted", item=tracked.item.id, run=tracked.item.run_id, phase=phase)
             self._start_journey(tracked)
+            if number % ADOPTED_AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()
         if self._journeys is not None:
             self._journeys.start_soon(self._guarded, self._recovery.run, name="recovery")
         await self._stopping.unless_set(self._recovery.first_look)

@@ -177,7 +177,6 @@ class Table:
             stop_requested=tracked.stop.is_set(),
         )
         self._left_phase(tracked, entry.phase)
-        tracked.since = anyio.current_time()
         tracked.detail = ""
         self._index(entry, tracked.entry)
         await self._journal.write(tracked.entry)
@@ -208,8 +207,11 @@ class Table:
         log.info("item done", reason=reason)
 
     def _left_phase(self, tracked: Tracked, phase: Phase) -> None:
-        durations = self.durations.setdefault(phase.value, Durations())
-        durations.add(anyio.current_time() - tracked.since)
+        now = anyio.current_time()
+        if phase.value not in self.durations:
+            self.durations[phase.value] = Durations()
+        self.durations[phase.value].add(now - tracked.since)
+        tracked.since = now
 
     def _add(self, entry: Entry) -> Tracked:
         tracked = Tracked(entry)

@@ -19,6 +19,7 @@ from launch_async.config.login import find_login
 from launch_async.config.model import LaunchConfig
 from launch_async.domain.errors import ConfigError, cannot_listen
 from launch_async.domain.secret import Secret
+from launch_async.kit.heap import settle_heap
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -56,6 +57,7 @@ async def _run(config: LaunchConfig, read_config: Callable[[], LaunchConfig]) ->
         await tasks.start(on_signals, stop, reload)
         async with open_agent(config, login, os.environ, read_config=read_config) as agent:
             opened.append(agent)
+            settle_heap()
             admin = config.agent.admin
             await run_with_admin(agent, admin, setting="agent.admin", token=token)
         tasks.cancel_scope.cancel()

@@ -13,6 +13,7 @@ from launch_async.cli.signals import on_signals
 from launch_async.compose.server import KEY_FILE, has_users, local_key, open_server
 from launch_async.config.admin import ADMIN_KEY_VARIABLE, find_admin_key
 from launch_async.domain.errors import ConfigError, cannot_listen
+from launch_async.kit.heap import settle_heap
 from launch_async.server.app import serve
 from launch_async.server.settings import Settings
 
@@ -82,6 +83,7 @@ def server(
 
 async def _serve(settings: Settings) -> int:
     async with open_server(settings) as services, anyio.create_task_group() as tasks:
+        settle_heap()
         if settings.admin_key is None:
             await local_key(services, settings.data_dir)
         nobody = not await has_users(services)

@@ -26,6 +26,7 @@ from launch_async.cli.signals import on_signals
 from launch_async.compose.up import DOCKER_QUEUE, PROCESS_QUEUE, Embedded, embedded
 from launch_async.config.model import DEFAULT_ADMIN, AgentSection
 from launch_async.domain.errors import ConfigError
+from launch_async.kit.heap import settle_heap
 from launch_async.sdk.follow import follow
 from launch_async.server.settings import Settings
 
@@ -108,6 +109,7 @@ async def _run(
 ) -> int:
     console = Console(highlight=False)
     code = EXIT_INTERRUPTED if trial else 0
+    settle_heap()
     if trial is None or keep:
         _introduce(running, console)
     async with anyio.create_task_group() as tasks:

@@ -1,6 +1,6 @@
 """The rules for a run spec at its push: pure, so that both push operations share them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -53,12 +53,23 @@ def read_object(text: str, what: str) -> dict[str, Any]:
     return value
 
 
+def check_resource(resource: Any, resource_types: Collection[str]) -> str:
+    """Return a resource type that this server knows, or raise an ApiError."""
+    if not isinstance(resource, str) or resource not in resource_types:
+        raise ApiError(
+            f"resource type {resource!r} is not one of {', '.join(resource_types)}; a plug-in's type "
+            "is made known to the server by whoever starts it, with --extra-resource-type"
+        )
+    return resource
+
+
 def complete(
     spec: Mapping[str, Any],
     queue: QueueDefaults,
     *,
     author: str,
     template_values: Mapping[str, Any],
+    resource_types: Collection[str],
 ) -> CompletedSpec:
     """Check a run spec and return it as an agent will get it.
 
@@ -68,7 +79,10 @@ def complete(
     _check_target(spec)
     _check_source(spec)
     scheduler = spec.get("uri") == SCHEDULER_URI
-    resource = _resource(spec, queue, scheduler=scheduler)
+    resource = queue.resource or DEFAULT_RESOURCE
+    if spec.get("resource"):
+        resource = check_resource(spec["resource"], resource_types)
+        _check_queue_runs(resource, queue, scheduler=scheduler)
     own_args = _own_args(spec, queue, resource)
     below: Mapping[str, Any] = (
         {} if scheduler and resource != queue.resource else queue.resource_args
@@ -145,18 +159,12 @@ def _check_source(spec: Mapping[str, Any]) -> None:
     raise ApiError(f"the run spec has nothing to run; name exactly one of {', '.join(named)}")
 
 
-def _resource(spec: Mapping[str, Any], queue: QueueDefaults, *, scheduler: bool) -> str:
-    given = spec.get("resource")
-    if given is None or given == "":
-        return queue.resource or DEFAULT_RESOURCE
-    if given not in RESOURCES:
-        raise ApiError(f"resource {given!r} is not one of {', '.join(RESOURCES)}")
-    if queue.resource is not None and given != queue.resource and not scheduler:
+def _check_queue_runs(resource: str, queue: QueueDefaults, *, scheduler: bool) -> None:
+    if queue.resource is not None and resource != queue.resource and not scheduler:
         raise ApiError(
-            f"the run spec asks for resource {given!r}, but queue {queue.name!r} runs "
+            f"the run spec asks for resource {resource!r}, but queue {queue.name!r} runs "
             f"{queue.resource!r}; leave the resource out, or push to another queue"
         )
-    return str(given)
 
 
 def _own_args(spec: Mapping[str, Any], queue: QueueDefaults, resource: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from launch_async.domain.secret import Secret
+from launch_async.server.run_specs import RESOURCES
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,8 +53,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     run_keys: bool = True
     """Give each launched run a key of its own, which writes that run only and ends with it."""
 
+    extra_resource_types: tuple[str, ...] = ()
+    """Resource types that queues may have besides W&B's own: those of the agents' plug-ins."""
+
     shutdown_seconds: float = 5.0
     """How long requests under way may last after a stop."""
+
+    @property
+    def resource_types(self) -> tuple[str, ...]:
+        """Every resource type that a queue or an item may have."""
+        return (*RESOURCES, *self.extra_resource_types)
 
     def database(self) -> str:
         """Return the SQLAlchemy URL in force."""
