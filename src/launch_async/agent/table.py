@@ -6,7 +6,6 @@ from enum import StrEnum
 from typing import NamedTuple
 
 import anyio
-import msgspec
 import structlog
 
 from launch_async.domain.ids import ItemId, QueueRef, RunId
@@ -168,8 +167,8 @@ class Table:
         """Change the item's phase; the journal has it before this returns."""
         entry = tracked.entry
         launched = moment_now() if handle is not None else entry.launched
-        tracked.entry = msgspec.structs.replace(
-            entry.with_event(to.value),
+        tracked.entry = entry.with_event(
+            to.value,
             phase=move(entry.phase, to),
             handle=handle or entry.handle,
             outcome=outcome or entry.outcome,
@@ -191,8 +190,7 @@ class Table:
         if tracked.entry.phase in (Phase.REPORTING, Phase.DONE):
             return False
         tracked.stop.set()
-        entry = tracked.entry.with_event("stop requested")
-        tracked.entry = msgspec.structs.replace(entry, stop_requested=True)
+        tracked.entry = tracked.entry.with_event("stop requested", stop_requested=True)
         await self._journal.write(tracked.entry)
         return True
 

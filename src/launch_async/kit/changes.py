@@ -8,12 +8,16 @@ class Changes:
 
     def __init__(self) -> None:
         self._next = anyio.Event()
+        self._waited_for = False
 
     def notify(self) -> None:
         """Wake all that wait now."""
-        happened, self._next = self._next, anyio.Event()
-        happened.set()
+        if self._waited_for:
+            self._waited_for = False
+            happened, self._next = self._next, anyio.Event()
+            happened.set()
 
     async def wait(self) -> None:
         """Until the next change."""
+        self._waited_for = True
         await self._next.wait()

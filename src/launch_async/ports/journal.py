@@ -1,7 +1,7 @@
 """The agent's memory across its lives: one entry per open item."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -38,12 +38,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     stop_requested: bool = False
     """Whether the run's user asked for it to be stopped."""
 
-    def with_event(self, what: str) -> "Entry":
-        """The entry with one event more; the same one twice in a row is one."""
-        if self.events and self.events[-1].what == what:
-            return self
-        events = (*self.events, Event(round(unix_now(), 3), what))[-MAX_EVENTS:]
-        return msgspec.structs.replace(self, events=events)
+    def with_event(self, what: str, **changes: Any) -> "Entry":
+        """The entry with these fields changed and one event more; the same one twice is one."""
+        if not self.events or self.events[-1].what != what:
+            event = Event(round(unix_now(), 3), what)
+            changes["events"] = (*self.events, event)[-MAX_EVENTS:]
+        return msgspec.structs.replace(self, **changes)
 
 
 class Journal(Protocol):
