@@ -79,7 +79,7 @@ async def test_a_queue_without_a_config_runs_what_the_agent_assumes(
         ({"image_uri": "i:1"}, "names job and image_uri"),
         ({"job": None, "uri": "https://git.example.com/x"}, "make a job of it first"),
         ({"resource": "kubernetes"}, "asks for resource 'kubernetes', but queue 'q' runs"),
-        ({"resource": "slurm"}, "resource 'slurm' is not one of"),
+        ({"resource": "slurm"}, "resource type 'slurm' is not one of"),
         ({"resource_args": {"kubernetes": {}}}, "has 'kubernetes', but queue 'q' runs"),
         ({"resource_args": {"local-process": []}}, "resource_args.local-process must be"),
         ({"resource_args": []}, "must be an object"),

@@ -93,6 +93,11 @@ async def test_a_bad_config_is_refused(http: Http, changes: dict[str, str]) -> N
     assert (await make_config(http, **changes)).status == 400
 
 
+async def test_a_type_that_this_server_does_not_know_names_the_setting(http: Http) -> None:
+    refused = await make_config(http, resource="slurm")
+    assert "--extra-resource-type" in refused.json()["errors"][0]["message"]
+
+
 async def test_an_upsert_changes_a_queue_and_leaves_no_config_behind(
     launch: Launch, http: Http, server: Server
 ) -> None:

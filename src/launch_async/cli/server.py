@@ -15,7 +15,7 @@ from launch_async.config.admin import ADMIN_KEY_VARIABLE, find_admin_key
 from launch_async.domain.errors import ConfigError, cannot_listen
 from launch_async.kit.heap import settle_heap
 from launch_async.server.app import serve
-from launch_async.server.settings import Settings
+from launch_async.server.settings import Settings, check_resource_type
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -43,6 +43,15 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
     "without either there is no admin API.",
 )
 @click.option("--no-run-keys", is_flag=True, help="Give launched runs no keys of their own.")
+@click.option(
+    "--extra-resource-type",
+    "extra_resource_types",
+    multiple=True,
+    metavar="NAME",
+    envvar="LAUNCH_ASYNC_EXTRA_RESOURCE_TYPES",
+    show_envvar=True,
+    help="Resource type of a plug-in that queues may have; give it again for more.",
+)
 @click.option("-v", "--verbose", count=True, help="More logs.")
 def server(
     *,
@@ -52,6 +61,7 @@ def server(
     public_url: str | None,
     admin_key_file: Path | None,
     no_run_keys: bool,
+    extra_resource_types: tuple[str, ...],
     verbose: int,
 ) -> None:
     """Serve queues, jobs, agents and runs to the wandb client.
@@ -62,6 +72,7 @@ def server(
     try:
         host, port = address_of(listen, "--listen")
         admin_key = find_admin_key(admin_key_file, os.environ)
+        further = tuple(map(check_resource_type, extra_resource_types))
     except ConfigError as error:
         raise UsageFault(str(error)) from error
     settings = Settings(
@@ -72,6 +83,7 @@ def server(
         public_url=public_url,
         admin_key=admin_key,
         run_keys=not no_run_keys,
+        extra_resource_types=further,
     )
 
     async def main() -> int:

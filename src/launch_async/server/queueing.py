@@ -72,6 +72,7 @@ async def push(
         defaults,
         author=request.viewer.username,
         template_values=read_object(template_values or "{}", "templateVariableValues"),
+        resource_types=request.settings.resource_types,
     )
     spec = completed.spec
     check_name("project", spec["project"])

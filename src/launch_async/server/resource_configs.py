@@ -1,6 +1,6 @@
 """Resource configs: what a queue gives to each of its items, and the variables in it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, delete, exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server.errors import ApiError
-from launch_async.server.run_specs import ARGS_KEYS, RESOURCES, read_object
+from launch_async.server.run_specs import ARGS_KEYS, check_resource, read_object
 from launch_async.server.store.engine import insert
 from launch_async.server.store.prepared import often
 from launch_async.server.store.tables.queues import resource_configs, run_queues
@@ -63,10 +63,15 @@ async def find_config(
     return None if row is None else ConfigRow(*row)
 
 
-def check_config(resource: str, config: str, template_variables: str | None) -> NewConfig:
+def check_config(
+    resource: str,
+    config: str,
+    template_variables: str | None,
+    *,
+    resource_types: Collection[str],
+) -> NewConfig:
     """Check a resource config; the ApiError names what is wrong with it."""
-    if resource not in RESOURCES:
-        raise ApiError(f"resource type {resource!r} is not one of {', '.join(RESOURCES)}")
+    check_resource(resource, resource_types)
     document = read_object(config, "the resource config")
     args = document.setdefault("resource_args", {})
     known = ARGS_KEYS.get(resource, (resource,))

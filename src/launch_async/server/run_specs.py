@@ -57,8 +57,8 @@ def check_resource(resource: Any, resource_types: Collection[str]) -> str:
     """Return a resource type that this server knows, or raise an ApiError."""
     if not isinstance(resource, str) or resource not in resource_types:
         raise ApiError(
-            f"resource type {resource!r} is not one of {', '.join(resource_types)}; a plug-in's type "
-            "is made known to the server by whoever starts it, with --extra-resource-type"
+            f"resource type {resource!r} is not one of {', '.join(resource_types)}; "
+            "if a plug-in brings it, start the server with --extra-resource-type NAME"
         )
     return resource
 
@@ -79,10 +79,7 @@ def complete(
     _check_target(spec)
     _check_source(spec)
     scheduler = spec.get("uri") == SCHEDULER_URI
-    resource = queue.resource or DEFAULT_RESOURCE
-    if spec.get("resource"):
-        resource = check_resource(spec["resource"], resource_types)
-        _check_queue_runs(resource, queue, scheduler=scheduler)
+    resource = _resource(spec, queue, resource_types, scheduler=scheduler)
     own_args = _own_args(spec, queue, resource)
     below: Mapping[str, Any] = (
         {} if scheduler and resource != queue.resource else queue.resource_args
@@ -159,12 +156,23 @@ def _check_source(spec: Mapping[str, Any]) -> None:
     raise ApiError(f"the run spec has nothing to run; name exactly one of {', '.join(named)}")
 
 
-def _check_queue_runs(resource: str, queue: QueueDefaults, *, scheduler: bool) -> None:
+def _resource(
+    spec: Mapping[str, Any],
+    queue: QueueDefaults,
+    resource_types: Collection[str],
+    *,
+    scheduler: bool,
+) -> str:
+    given = spec.get("resource")
+    if given is None or given == "":
+        return queue.resource or DEFAULT_RESOURCE
+    resource = check_resource(given, resource_types)
     if queue.resource is not None and resource != queue.resource and not scheduler:
         raise ApiError(
             f"the run spec asks for resource {resource!r}, but queue {queue.name!r} runs "
             f"{queue.resource!r}; leave the resource out, or push to another queue"
         )
+    return resource
 
 
 def _own_args(spec: Mapping[str, Any], queue: QueueDefaults, resource: str) -> dict[str, Any]:

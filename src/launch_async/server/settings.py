@@ -1,11 +1,16 @@
 """What a person may set about the control plane."""
 
+import re
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
+from launch_async.domain.errors import ConfigError
 from launch_async.domain.secret import Secret
 from launch_async.server.run_specs import RESOURCES
+
+TYPE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,3 +78,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def blobs(self) -> str:
         """Return the folder or URL of the blob store in force."""
         return self.blobs_url if self.blobs_url is not None else str(self.data_dir / "blobs")
+
+
+def check_resource_type(name: str) -> str:
+    """Return the name of a further resource type.
+
+    Raises:
+        ConfigError: no resource type is called that.
+    """
+    if TYPE_NAME.fullmatch(name) is None:
+        msg = (
+            f"{name!r} is no resource type: it has 1 to 64 letters, digits and . _ -, as the "
+            "entry point of its plug-in"
+        )
+        raise ConfigError(msg)
+    return name

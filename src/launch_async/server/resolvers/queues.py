@@ -135,7 +135,10 @@ async def create_default_resource_config(_: None, info: Info, input: Json) -> Js
     """Store a config that a queue may then be made with."""
     request = request_of(info)
     config = resource_configs.check_config(
-        input["resource"], input["config"], input.get("template_variables")
+        input["resource"],
+        input["config"],
+        input.get("template_variables"),
+        resource_types=request.settings.resource_types,
     )
     async with request.store.write() as connection:
         entity = await resolve_entity(connection, request, input["entity_name"], need=Role.ADMIN)
@@ -182,7 +185,10 @@ async def upsert_run_queue(_: None, info: Info, input: Json) -> Json:  # noqa: A
     """Make or change a queue."""
     request = request_of(info)
     config = resource_configs.check_config(
-        input["resource_type"], input["resource_config"], input.get("template_variables")
+        input["resource_type"],
+        input["resource_config"],
+        input.get("template_variables"),
+        resource_types=request.settings.resource_types,
     )
     async with request.store.write() as connection:
         entity = await resolve_entity(connection, request, input["entity_name"], need=Role.ADMIN)
