@@ -75,7 +75,7 @@ async def pop(
     """Lease the first item of a queue for a short time; None when there is none.
 
     `digest`: of the key that its run shall have, unless whoever pushed it is gone; the one before
-    it is dead. Of an item that came with a key it stays behind unused, as nobody is told the key.
+    it is dead.
 
     One statement, whose cost does not grow with the queue: it walks the index of open items from
     the front, past those that are leased at the moment. PostgreSQL skips rows that another pop has

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Row, or_, select
+from sqlalchemy import Row, bindparam, delete, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.domain.lease import EndedBy, ItemState
@@ -20,6 +20,7 @@ from launch_async.server.access import RunScope
 from launch_async.server.leases import PoppedItem, state_now
 from launch_async.server.queueing import item_of_run
 from launch_async.server.run_specs import API_KEY, SCHEDULER_URI
+from launch_async.server.store.prepared import often
 from launch_async.server.store.tables.people import entities, memberships, users
 from launch_async.server.store.tables.queues import queue_items, run_keys, run_queues
 from launch_async.server.store.tables.runs import projects, runs
@@ -57,20 +58,27 @@ IN_REACH: Final = or_(
 )
 """Of these entities, the run's and the queue's: the only ones that a run's key can see."""
 
+FORGET: Final = often(delete(run_keys).where(run_keys.c.item_id == bindparam("item")), alone=True)
+
 
 def fresh_key() -> str:
     """Return a key that nobody has."""
     return secrets.token_hex(KEY_BYTES)
 
 
-def with_key(spec: Mapping[str, Any], item: PoppedItem, key: str) -> dict[str, Any]:
+async def with_key(
+    connection: AsyncConnection, spec: Mapping[str, Any], item: PoppedItem, key: str
+) -> dict[str, Any]:
     """Return a popped spec with its fresh key in it, unless the item came with one.
 
     Nor is there one in the name of nobody, when whoever pushed the item is gone.
 
     The scheduler of a sweep pushes items of its own, for which a run's key is not enough.
     """
-    if spec.get(API_KEY) or spec.get("uri") == SCHEDULER_URI or item.user_id is None:
+    if item.user_id is None:
+        return dict(spec)
+    if spec.get(API_KEY) or spec.get("uri") == SCHEDULER_URI:
+        await connection.execute(FORGET, {"item": item.id})  # the pop could not know
         return dict(spec)
     return {**spec, API_KEY: key}
 
