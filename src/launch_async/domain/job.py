@@ -7,6 +7,10 @@ class ArtifactSource(msgspec.Struct, frozen=True, tag="artifact"):
     """Code kept in a W&B artifact."""
 
     artifact_id: str
+    job_artifact_id: str | None = None
+    """The job's own artifact, which may hold `requirements.frozen.txt`."""
+    notebook: str | None = None
+    """Notebook within the code that is converted to a script beside it."""
 
 
 class GitSource(msgspec.Struct, frozen=True, tag="git"):
@@ -14,6 +18,10 @@ class GitSource(msgspec.Struct, frozen=True, tag="git"):
 
     remote: str
     commit: str
+    job_artifact_id: str | None = None
+    """As `ArtifactSource.job_artifact_id`; it may hold a `diff.patch` as well."""
+    notebook: str | None = None
+    """As `ArtifactSource.notebook`."""
 
 
 class ImageSource(msgspec.Struct, frozen=True, tag="image"):
@@ -35,3 +43,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     artifact_id: str | None = None
     runtime: str | None = None
     """Python version such as `3.11`; None when the job does not say."""
+    dockerfile: str | None = None
+    """Path of the job's own Dockerfile, within its build context."""
+    build_context: str | None = None
+    """Folder within the code that is sent to a build; None: all of it."""
+    base_image: str | None = None
+    """Image in which the code runs as it is: nothing is built."""

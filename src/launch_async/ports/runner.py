@@ -10,12 +10,18 @@ from launch_async.domain.ids import ItemId, QueueRef, RunRef
 from launch_async.domain.run import FoundRun, Origin, RunHandle, RunStatus
 from launch_async.domain.secret import Secret
 
+CODE_DIRECTORY = "/mnt/wandb"
+"""Where W&B's agent mounts the code of jobs that are not built (launch-features.md B9)."""
+
 
 class ImageWork(msgspec.Struct, frozen=True, kw_only=True):
     """A ready image. An empty `entrypoint` keeps the image's own."""
 
     image: str
     entrypoint: tuple[str, ...] = ()
+    code: Path | None = None
+    """Folder whose content the run gets at `CODE_DIRECTORY`, as a copy that it may write to, and
+    where it starts; None: the image has all that it needs."""
     warnings: tuple[str, ...] = ()
     """What the item's user should know of how it was made."""
 
