@@ -1,7 +1,9 @@
 """Short transactions that share a trip to SQLite are transactions of their own all the same."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -103,3 +105,45 @@ async def test_a_cancelled_asker_takes_no_other_along(store: Store) -> None:
         tasks.start_soon(put, store, 2)
         await anyio.wait_all_tasks_blocked()
     assert await numbers(store) == [1, 2]
+
+
+async def test_without_a_thread_the_asker_is_refused_and_nobody_waits_for_ever(
+    store: Store,
+) -> None:
+    with no_more_threads(), pytest.raises(RuntimeError, match="thread"):
+        await put(store, 1)
+    with anyio.fail_after(10):
+        await put(store, 2)
+        async with store.write() as connection:
+            await connection.execute(text("insert into t values (3)"))
+        assert await numbers(store) == [2, 3]
+
+
+async def test_a_writer_who_ends_meanwhile_hears_nothing_of_that(store: Store) -> None:
+    refused: list[int] = []
+
+    async def put_in_vain(number: int) -> None:
+        with pytest.raises(RuntimeError, match="thread"):
+            await put(store, number)
+        refused.append(number)
+
+    with no_more_threads(), anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks, store.write() as connection:
+            tasks.start_soon(put_in_vain, 1)
+            tasks.start_soon(put_in_vain, 2)
+            await anyio.wait_all_tasks_blocked()
+            await connection.execute(text("insert into t values (3)"))
+    assert sorted(refused) == [1, 2]
+    with anyio.fail_after(10):
+        await put(store, 4)
+    assert await numbers(store) == [3, 4]
+
+
+@contextmanager
+def no_more_threads() -> Iterator[None]:
+    """Ask for stacks that no address space has room for: each new thread is refused."""
+    before = threading.stack_size(1 << 47)
+    try:
+        yield
+    finally:
+        threading.stack_size(before)

@@ -78,12 +78,25 @@ class Lane:
             self._turn.ask(self._send)
 
     def _send(self) -> bool:
-        if self._thread is None:
-            self._thread = Thread(target=self._work, name="sqlite lane", daemon=True)
-            self._thread.start()
+        """Begin a batch; False without a thread: then all that waits is refused."""
+        try:
+            self._start()
+        except RuntimeError as error:  # the machine gives no more threads
+            while self._waiting:
+                refused = self._waiting.popleft()
+                refused.error = error
+                refused.tell()
+            self._asked = False
+            return False
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
         self._sent.put((asyncio.get_running_loop(), batch))
         return True
+
+    def _start(self) -> None:
+        if self._thread is None:
+            thread = Thread(target=self._work, name="sqlite lane", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _work(self) -> None:
         """Run the batches that are sent, until None is."""
