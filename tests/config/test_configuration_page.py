@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import yaml
 
+import launch_async
 from launch_async.cli.main import SUBCOMMANDS, main
 from launch_async.config.model import (
     AgentSection,
@@ -75,3 +76,14 @@ def test_every_flag_is_on_the_page_and_no_other(name: str):
         if isinstance(default, str | int | Path) and default not in ("", 0, False):
             assert f"`{default}`" in rows[param.opts[0]][1], param.opts
     assert set(rows) == flags
+
+
+def test_every_variable_of_ours_is_on_the_page():
+    source = Path(launch_async.__file__).parent
+    named = {
+        name
+        for path in source.rglob("*.py")
+        for name in re.findall(r"\bLAUNCH_ASYNC_[A-Z_]+", path.read_text(encoding="utf-8"))
+    }
+    table = re.findall(r"^\| `(LAUNCH_ASYNC_[A-Z_]+)` \|", PAGE.read_text("utf-8"), re.MULTILINE)
+    assert named == set(table)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from launch_async.config.load import load_config, parse_config
-from launch_async.config.model import LaunchConfig, QueueConfig
+from launch_async.config.load import load_config, load_default, parse_config
+from launch_async.config.model import AgentSection, LaunchConfig, QueueConfig
 from launch_async.domain.errors import ConfigError
 
 WANDB_FILE = b"""
@@ -85,6 +85,15 @@ def test_queues_may_be_objects_with_a_limit():
             "in `agent.targets[...]`; did you mean `max_jobs`?",
         ),
         ("agent: {macros: [A-B]}\n", "c.yaml:1:18: agent.macros[0]: Expected `str` matching"),
+        ("entity: 2024-13-45\n", "c.yaml:1:9: not valid YAML: not a valid timestamp"),
+        ("max_jobs: 0b_\n", "c.yaml:1:11: not valid YAML: not a valid int"),
+        ("max_jobs: !!int a\n", "c.yaml:1:11: not valid YAML: not a valid int"),
+        ("secure_mode: !!bool a\n", "c.yaml:1:14: not valid YAML: not a valid bool"),
+        ("entity: !!timestamp a\n", "c.yaml:1:9: not valid YAML: not a valid timestamp"),
+        (f"max_jobs: {'9' * 5000}\n", "c.yaml:1:11: not valid YAML: not a valid int"),
+        (f"max_jobs: '{'9' * 5000}'\n", "c.yaml:1:11: max_jobs: Expected `int`, got `str`"),
+        ("1: a\n", "c.yaml:1:1: the file: each key must be a text; quote it"),
+        ("queues: ['']\n", "c.yaml:1:10: queues[0]: Expected `str` of length >= 1"),
         ("queues: [{name: a, weight: .inf}]\n", "queues[0].weight: Expected `float` <= 1000.0"),
         ("agent: {run_timeout: .nan}\n", "agent.run_timeout: Expected `float` >= 0.0"),
     ],
@@ -129,6 +138,8 @@ def test_the_example_is_a_valid_file():
         ("a: &x [*x]", "nested too deeply, or a part of itself"),
         ("agent: {poll: 1.0e-9}", "agent.poll: Expected `float` >= 0.05"),
         ("agent: {heartbeat: 0}", "agent.heartbeat: Expected `float` >= 0.05"),
+        ("agent: {heartbeat: .inf}", "agent.heartbeat: Expected `float` <= 3600.0"),
+        ("stopped_run_timeout: 31536001", "stopped_run_timeout: Expected `int` <= 31536000"),
     ],
 )
 def test_what_would_harm_later_is_refused_now(text: str, complaint: str):
@@ -140,3 +151,43 @@ def test_what_would_harm_later_is_refused_now(text: str, complaint: str):
 def test_a_queue_that_is_named_twice_is_polled_once():
     config = parse_config(b"queues: [a, b, a]", name="f").config
     assert [queue.name for queue in config.queue_configs()] == ["a", "b"]
+
+
+def test_a_few_lines_of_aliases_are_no_billions_of_values():
+    lines = ["environment:", "  a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"  a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    with pytest.raises(ConfigError, match=r"f: too much in it"):
+        parse_config("\n".join(lines).encode(), name="f")
+
+
+def test_an_alias_is_read_as_what_it_stands_for():
+    text = b"queues:\n - &a {name: a, max_jobs: 3}\n - {<<: *a, name: b}\n"
+    assert [queue.max_jobs for queue in parse_config(text, name="f").config.queue_configs()] == [
+        3,
+        3,
+    ]
+
+
+def test_a_default_file_that_is_there_and_cannot_be_read_is_no_missing_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_default().config == LaunchConfig()
+    (tmp_path / ".config" / "wandb" / "launch-config.yaml").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"launch-config\.yaml: cannot be read"):
+        load_default()
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("", "agent.state_dir is empty"),
+        ("a\0b", "agent.state_dir holds a null byte"),
+        ("~nobody-of-that-name/x", "agent.state_dir begins with ~nobody-of-that-name, and there"),
+    ],
+)
+def test_a_state_folder_that_is_no_path_is_named(path: str, said: str):
+    config = LaunchConfig(agent=AgentSection(state_dir=path))
+    with pytest.raises(ConfigError) as caught:
+        _ = config.state_dir
+    assert said in str(caught.value)

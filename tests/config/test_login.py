@@ -72,3 +72,29 @@ def test_settings_that_are_no_text_are_named(tmp_path: Path):
     (tmp_path / ".netrc").write_bytes(b"\xff\xfe machine")
     with pytest.raises(ConfigError, match=r"\.netrc cannot be read"):
         find_login({}, home=tmp_path, working_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        (".netrc", f"machine h login u password p\n {KEY} x\n", 2),
+        ("wandb/settings", f"api_key = {KEY}\n[default]\n", 1),
+        ("wandb/settings", f"[default]\nbase_url = x\n{KEY}\n", 3),
+        ("wandb/settings", f"[default]\n{KEY} = x\n{KEY} = x\n", 3),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_with_its_line_and_not_with_what_is_in_it(
+    name: str, content: str, line: int, tmp_path: Path
+):
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        find_login({}, home=tmp_path, working_dir=tmp_path)
+    assert f"{tmp_path / name}:{line} cannot be read" in str(caught.value)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["NETRC", "WANDB_CONFIG_DIR"])
+def test_a_home_folder_that_is_not_there_is_one_line(variable: str, tmp_path: Path):
+    with pytest.raises(ConfigError, match=f"{variable} begins with ~nobody-of-that-name"):
+        find_login({variable: "~nobody-of-that-name/x"}, home=tmp_path, working_dir=tmp_path)

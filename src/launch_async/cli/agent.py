@@ -11,10 +11,12 @@ from pathlib import Path
 
 import click
 import structlog
+from click.core import ParameterSource
 
 from launch_async.cli.check import check_config
 from launch_async.cli.output import UsageFault, set_up_logs
 from launch_async.config.model import LaunchConfig
+from launch_async.config.paths import home_dir
 from launch_async.config.sources import Flags, read_settings
 from launch_async.domain.errors import ConfigError
 
@@ -78,12 +80,13 @@ def agent(
     Exit codes: 0 stopped, 2 a setting is wrong, 3 a person must act.
     """
     if context.invoked_subcommand:
+        _refuse_flags_of_a_start(context)
         return
     flags = Flags(queues=queues, entity=entity, max_jobs=max_jobs, verbosity=verbose)
     try:
         settled = read_settings(path, os.environ, flags)
         if check:
-            check_config(settled, os.environ, home=Path.home(), working_dir=Path.cwd())
+            check_config(settled, os.environ, home=home_dir(), working_dir=Path())
             return
         config = settled.config
         set_up_logs(verbosity=config.verbosity, log_file=log_file)
@@ -98,3 +101,13 @@ def agent(
         "launch_async.cli.running"
     ).run_agent
     run_agent(config, lambda: read_settings(path, os.environ, flags).config)
+
+
+def _refuse_flags_of_a_start(context: click.Context) -> None:
+    """Before a command only -c has a meaning; others would do nothing."""
+    for param in context.command.params:
+        source = context.get_parameter_source(param.name or "")
+        if param.name != "path" and source is ParameterSource.COMMANDLINE:
+            command = context.invoked_subcommand
+            msg = f"{param.opts[0]} is for the start of an agent; `{command}` does not take it"
+            raise click.UsageError(msg)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
@@ -17,6 +18,7 @@ from launch_async.compose.agent import open_agent
 from launch_async.config.admin import find_agent_token
 from launch_async.config.login import find_login
 from launch_async.config.model import LaunchConfig
+from launch_async.config.paths import home_dir
 from launch_async.domain.errors import ConfigError, cannot_listen
 from launch_async.domain.secret import Secret
 from launch_async.kit.heap import settle_heap
@@ -34,7 +36,7 @@ def run_agent(config: LaunchConfig, read_config: Callable[[], LaunchConfig]) -> 
 
 
 async def _run(config: LaunchConfig, read_config: Callable[[], LaunchConfig]) -> int:
-    login = find_login(os.environ, home=Path.home(), working_dir=Path.cwd())
+    login = find_login(os.environ, home=home_dir(), working_dir=Path())
     token = _token(config)
     opened: list[Agent] = []
 
@@ -84,12 +86,13 @@ async def run_with_admin(
         backends=agent.backends,
         lag=agent.lag,
     )
-    try:
-        async with serving(operations, host=host, port=port) as url:
-            log.info("admin endpoint", url=url)
-            await agent.run()
-    except OSError as error:
-        raise cannot_listen(admin, error, setting) from error
+    async with AsyncExitStack() as stack:
+        try:
+            url = await stack.enter_async_context(serving(operations, host=host, port=port))
+        except OSError as error:
+            raise cannot_listen(admin, error, setting) from error
+        log.info("admin endpoint", url=url)
+        await agent.run()
 
 
 def _token(config: LaunchConfig) -> Secret[str] | None:

@@ -18,10 +18,15 @@ from launch_async.config.model import (
     RetentionConfig,
     TargetConfig,
 )
+from launch_async.config.paths import home_dir
 from launch_async.domain.errors import ConfigError
 
-DEFAULT_PATH = Path("~/.config/wandb/launch-config.yaml")
+DEFAULT_PATH = Path(".config/wandb/launch-config.yaml")
+"""Below the home folder."""
 MAX_BYTES = 1 << 20
+MAX_NODES = 100_000
+"""Values and keys, those behind an alias as often as it is used: a few lines of aliases of aliases
+would be billions."""
 
 _AT = re.compile(r"^(?P<text>.*?)(?: - at (?:`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _UNKNOWN = re.compile(r"unknown field `(?P<name>[^`]*)`")
@@ -61,8 +66,14 @@ def load_default() -> Loaded:
     Raises:
         ConfigError: as `load_config`.
     """
-    path = DEFAULT_PATH.expanduser()
-    return load_config(path) if path.exists() else Loaded(LaunchConfig())
+    path = home_dir() / DEFAULT_PATH
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return Loaded(LaunchConfig())
+    except OSError:
+        pass  # it may be there: the reason why it cannot be read is said below
+    return load_config(path)
 
 
 def load_config(path: Path) -> Loaded:
@@ -89,22 +100,7 @@ def parse_config(content: bytes, *, name: str) -> Loaded:
     Raises:
         ConfigError: as `load_config`.
     """
-    try:
-        root = yaml.compose(content, Loader=yaml.SafeLoader)
-        _refuse_duplicates(root, name)
-        data = yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        problem = getattr(error, "problem", None) or "cannot be read"
-        msg = f"{where}: not valid YAML: {problem}"
-        raise ConfigError(msg) from error
-    except RecursionError as error:
-        msg = f"{name}: nested too deeply, or a part of itself; is this a launch-config.yaml?"
-        raise ConfigError(msg) from error
-    except UnicodeDecodeError as error:
-        msg = f"{name}: not UTF-8 text; is this a launch-config.yaml?"
-        raise ConfigError(msg) from error
+    root, data = _read_yaml(content, name)
     if data is None:
         return Loaded(LaunchConfig(), name=name)
     if not isinstance(data, dict):
@@ -122,12 +118,65 @@ def parse_config(content: bytes, *, name: str) -> Loaded:
     return Loaded(config, warnings, name, places)
 
 
+class _Loader(yaml.SafeLoader):
+    """Says where a value is that is not of the kind that it looks like, such as 2024-13-45."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, LookupError, AttributeError) as error:
+            problem = f"not a valid {node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+
+
+def _read_yaml(content: bytes, name: str) -> tuple[Any, Any]:
+    """The file as a tree that knows its places, and its values; None for both if it is empty."""
+    try:
+        loader = _Loader(content)
+        root = loader.get_single_node()
+        if root is None:
+            return None, None
+        _refuse_size(root, name)
+        _refuse_duplicates(root, name)
+        return root, loader.construct_document(root)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        problem = getattr(error, "problem", None) or "cannot be read"
+        msg = f"{where}: not valid YAML: {problem}"
+        raise ConfigError(msg) from error
+    except RecursionError as error:
+        raise ConfigError(_too_much(name)) from error
+    except UnicodeDecodeError as error:
+        msg = f"{name}: not UTF-8 text; is this a launch-config.yaml?"
+        raise ConfigError(msg) from error
+
+
+def _too_much(name: str) -> str:
+    return (
+        f"{name}: too much in it, nested too deeply, or a part of itself; "
+        "is this a launch-config.yaml?"
+    )
+
+
+def _refuse_size(root: Any, name: str) -> None:
+    nodes, count = [root], 0
+    while nodes:
+        node, count = nodes.pop(), count + 1
+        if count + len(nodes) > MAX_NODES:
+            raise ConfigError(_too_much(name))
+        if isinstance(node, yaml.MappingNode):
+            nodes += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+
+
 def _normalised(data: dict[Any, Any]) -> dict[Any, Any]:
     """What W&B's agent reads too: limits given as text, and `queue: name` for one queue."""
     result = dict(data)
     for key in ("max_jobs", "max_schedulers", "verbosity"):
         value = result.get(key)
-        if isinstance(value, str) and re.fullmatch(r"-?\d+", value):
+        if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value):
             result[key] = int(value)
     if isinstance(result.get("queue"), str) and "queues" not in result:
         result["queues"] = [result.pop("queue")]
@@ -179,6 +228,7 @@ def _located(message: str, root: Any, name: str) -> str:
     node = _node_at(root, path)
     unknown = _UNKNOWN.search(text)
     if unknown is None:
+        text = text if " - at `key`" not in message else "each key must be a text; quote it"
         return f"{_mark(name, node)}: {path.lstrip('.') or 'the file'}: {text}"
     key = unknown["name"]
     model = _MODELS.get(path, QueueConfig)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from launch_async.config.paths import home_path
 from launch_async.domain.errors import ConfigError
 from launch_async.domain.secret import Secret
 
@@ -34,7 +35,8 @@ def find_base_url(environ: Mapping[str, str], *, home: Path, working_dir: Path) 
     Raises:
         ConfigError: it is not an http or https address.
     """
-    config_dir = Path(environ.get("WANDB_CONFIG_DIR") or home / ".config" / "wandb").expanduser()
+    named = environ.get("WANDB_CONFIG_DIR")
+    config_dir = home_path(named, "WANDB_CONFIG_DIR") if named else home / ".config" / "wandb"
     settings = _settings([config_dir / "settings", working_dir / "wandb" / "settings"])
     url = environ.get("WANDB_BASE_URL") or settings.get("base_url") or DEFAULT_BASE_URL
     if is_address(url):
@@ -76,23 +78,35 @@ def is_address(url: str) -> bool:
 
 def _settings(paths: list[Path]) -> dict[str, str]:
     parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read(paths)
-    except (configparser.Error, UnicodeDecodeError) as error:
-        msg = f"a wandb settings file ({', '.join(map(str, paths))}) cannot be read: {error}"
-        raise ConfigError(msg) from error
+    for path in paths:
+        try:
+            parser.read(path, encoding="utf-8")
+        except (configparser.Error, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"{_where(path, error)} cannot be read as wandb's settings"
+            ) from error
     return dict(parser["default"]) if parser.has_section("default") else {}
 
 
 def _netrc_key(environ: Mapping[str, str], *, home: Path, base_url: str) -> str | None:
     named = environ.get("NETRC")
-    paths = [Path(named).expanduser()] if named else [home / ".netrc", home / "_netrc"]
+    paths = [home_path(named, "NETRC")] if named else [home / ".netrc", home / "_netrc"]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return None
     try:
         entry = netrc.netrc(path).authenticators(urlsplit(base_url).netloc)
-    except (OSError, netrc.NetrcParseError, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read: {error}"
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror})") from error
+    except (netrc.NetrcParseError, UnicodeDecodeError) as error:
+        msg = f"{_where(path, error)} cannot be read: it must be `machine HOST login … password …`"
         raise ConfigError(msg) from error
     return entry[2] if entry else None
+
+
+def _where(path: Path, error: Exception) -> str:
+    """File and line; what is in the line is not shown, since it may be a key."""
+    line = getattr(error, "lineno", None)
+    for number, _ in getattr(error, "errors", ()):
+        line = line or number
+    return f"{path}:{line}" if line else str(path)

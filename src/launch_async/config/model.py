@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from launch_async.config.paths import home_path
+
 Limit = Annotated[int, msgspec.Meta(ge=-1)]
 """A number of items; -1 means no limit of its own."""
 
@@ -17,6 +19,12 @@ MAX_SECONDS = 31_536_000
 """A year: longer waits are mistakes."""
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_SECONDS)]
+
+Wait = Annotated[float, msgspec.Meta(ge=0.05, le=3600)]
+"""Seconds between two things that are done again and again."""
+
+MAX_QUEUE_NAME = 64
+QueueName = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_QUEUE_NAME)]
 
 VariableName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 
@@ -27,7 +35,7 @@ DEFAULT_ADMIN = "127.0.0.1:8484"
 class QueueConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One queue to poll."""
 
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    name: QueueName
     """Name of the queue, in the agent's entity."""
     max_jobs: Limit = -1
     """Items of this queue at once; -1: only the agent's own `max_jobs` counts."""
@@ -87,13 +95,13 @@ class AgentSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     grace: Seconds = 30.0
     """Seconds that running items get to end after SIGTERM; then they are let go (they keep running
     on their backend and the next start adopts them)."""
-    poll: Annotated[float, msgspec.Meta(ge=0.05)] = 2.0
+    poll: Wait = 2.0
     """Shortest pause in seconds before the next look into a queue that was empty. W&B's agent
     waits 10."""
-    poll_max: Annotated[float, msgspec.Meta(ge=0.05, le=3600)] = 5.0
+    poll_max: Wait = 5.0
     """Longest pause in seconds between two looks into an idle queue, to which the pauses grow. Half
     of what W&B's agent waits: one request looks into up to 50 queues."""
-    heartbeat: Annotated[float, msgspec.Meta(ge=0.05)] = 10.0
+    heartbeat: Wait = 10.0
     """Seconds between two reports of the agent's status and between two looks for stop requests."""
     builds: Annotated[int, msgspec.Meta(ge=1)] = 2
     """Environments or images prepared at once; further items wait with their slot."""
@@ -132,7 +140,7 @@ class AgentSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class LaunchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """launch-config.yaml."""
 
-    queues: tuple[str | QueueConfig, ...] = ()
+    queues: tuple[QueueName | QueueConfig, ...] = ()
     """Queues to poll: names, or objects with limits of their own."""
     entity: str | None = None
     """Owner of the queues. Default: the login's own entity. `WANDB_ENTITY` overrides it."""
@@ -145,7 +153,7 @@ class LaunchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     config may set (domain/policy.py)."""
     verbosity: Annotated[int, msgspec.Meta(ge=0)] = 0
     """0: one line per change of state; 1 and more: debug lines too."""
-    stopped_run_timeout: Annotated[int, msgspec.Meta(ge=0)] = 60
+    stopped_run_timeout: Annotated[int, msgspec.Meta(ge=0, le=MAX_SECONDS)] = 60
     """Seconds between a stop request for a run and its forced end."""
     environment: dict[str, Any] | None = None
     """Credentials of a cloud: type aws, gcp, azure or local, and region."""
@@ -176,8 +184,12 @@ class LaunchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     @property
     def state_dir(self) -> Path:
-        """The state folder, `~` resolved."""
-        return Path(self.agent.state_dir).expanduser()
+        """The state folder, `~` resolved.
+
+        Raises:
+            ConfigError: it is no path, or in a home folder that is not there.
+        """
+        return home_path(self.agent.state_dir, "agent.state_dir")
 
 
 TOLERANT_SECTIONS: dict[str, frozenset[str]] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from launch_async.config.load import Loaded, load_config, load_default
-from launch_async.config.model import MAX_SECONDS, LaunchConfig
+from launch_async.config.model import MAX_QUEUE_NAME, MAX_SECONDS, LaunchConfig
 from launch_async.domain.errors import ConfigError
 
 MAX_HTTP_TIMEOUT_SECONDS = 3600.0
@@ -67,6 +67,9 @@ def settle(loaded: Loaded, environ: Mapping[str, str], flags: Flags) -> Settled:
         config = replace(config, agent=replace(config.agent, start_timeout=float(seconds)))
         origins["agent.start_timeout"] = "WANDB_LAUNCH_START_TIMEOUT"
     if flags.queues:
+        if not all(1 <= len(queue) <= MAX_QUEUE_NAME for queue in flags.queues):
+            msg = f"-q: a queue's name has 1 to {MAX_QUEUE_NAME} characters"
+            raise ConfigError(msg)
         config = replace(config, queues=flags.queues)
         origins = {key: place for key, place in origins.items() if not key.startswith("queue")}
         origins["queues"] = "-q"
