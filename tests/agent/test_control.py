@@ -33,6 +33,9 @@ async def test_a_drained_agent_takes_nothing_new_and_ends_with_its_items():
         await until(lambda: not agent.view().looks)
         world.service.push(an_item(2))
         assert agent.view().state == "stopping"
+        explained = agent.explain("q")
+        assert explained is not None
+        assert (explained.state, explained.reasons) == ("not polled", ("the agent is stopping",))
         await world.finish("runq1")
         await until(lambda: world.service.statuses[-1].value == "KILLED")
     assert len(world.service.pending["q"]) == 1
@@ -54,6 +57,7 @@ async def test_a_paused_queue_gives_nothing_until_it_is_resumed_and_others_go_on
         explained = agent.explain("q")
         assert explained is not None
         assert (explained.state, explained.reasons) == ("paused", ("the queue is paused",))
+        assert explained.seconds is None, "its last look is not when it was paused"
         agent.resume("q")
         await until(lambda: len(world.runner.orders) == 3)
         with pytest.raises(ConfigError, match="'gone'; it polls q, r"):
@@ -239,6 +243,17 @@ async def test_a_queue_without_room_says_which_limit_holds_it():
         assert explained.state == "waiting for room"
         assert explained.reasons == ("max_jobs is 1 and 1 are in use",)
         assert agent.explain("gone") is None
+
+
+async def test_an_agent_that_has_not_registered_says_so_of_its_queues():
+    world = World()
+    world.service.plant("register", *[Unavailable("no answer")] * 1000)
+    async with running(world.agent()) as agent:
+        await until(lambda: len(world.service.faults["register"]) < 999)
+        explained = agent.explain("q")
+        assert explained is not None
+        assert explained.state == "not polled yet"
+        assert explained.reasons == ("the agent has not registered yet",)
 
 
 async def test_an_item_behind_another_one_of_its_run_names_it():

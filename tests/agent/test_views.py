@@ -1,5 +1,6 @@
 """What an agent shows of its items, however many there are."""
 
+import msgspec
 import pytest
 from fakes import World, an_item, running, until
 
@@ -20,7 +21,9 @@ async def test_items_are_shown_by_queue_and_phase_the_oldest_first():
         await until(lambda: len(world.runner.alive) == 3)
         await until(lambda: agent.view().phases == {"q": {"running": 2}, "b": {"running": 1}})
         table = agent._tools.table
-        table.get("b-3").since = 0.0
+        newest = table.get("b-3")
+        launched = msgspec.structs.replace(newest.entry.launched, monotonic=0.0)
+        newest.entry = msgspec.structs.replace(newest.entry, launched=launched)
         page = item_page(table, most=1)
         assert (page.open, page.matching, [item.id for item in page.items]) == (3, 3, ["b-3"])
         page = agent.items(queue="q", phase="running", most=10)
@@ -29,6 +32,31 @@ async def test_items_are_shown_by_queue_and_phase_the_oldest_first():
         assert agent.item("q-1").phase == "running"
         assert agent.item("q-9") is None
         assert len(agent.view(items=2).items) == 2
+
+
+async def test_a_run_is_as_old_after_a_restart_as_before():
+    world = World()
+    world.service.push(an_item(1))
+    async with running(world.agent()) as first:
+        await until(lambda: first.view().launched)
+    (entry,) = world.journal.kept.values()
+    launched = msgspec.structs.replace(entry.launched, monotonic=entry.launched.monotonic - 90.0)
+    world.journal.kept[entry.item.id] = msgspec.structs.replace(entry, launched=launched)
+    async with running(world.agent()) as second:
+        await until(lambda: second.view().items)
+        assert second.view().items[0].seconds_in_phase >= 90.0
+        assert second.explain("q-1").seconds >= 90.0
+
+
+async def test_a_run_that_was_asked_to_stop_shows_it():
+    world = World()
+    world.stop_grace_seconds = 3600.0
+    world.service.push(an_item(1))
+    async with running(world.agent()) as agent:
+        await until(lambda: agent.view().phases == {"q": {"running": 1}})
+        await until(lambda: agent.item("q-1").detail == "running")
+        await agent.cancel("q-1")
+        assert agent.item("q-1").detail == "stop requested"
 
 
 async def test_what_has_ended_is_counted_no_more_and_its_phases_were_timed():

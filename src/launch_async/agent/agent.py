@@ -157,11 +157,10 @@ class Agent:
         """As `StatusSource.view`."""
         now = anyio.current_time()
         table = self._tools.table
-        state = "polling" if self._name else "starting"
         return AgentView(
             name=self._name,
             identity=self._tools.identity,
-            state="stopping" if self._stopping.is_set() else state,
+            state=self._state(),
             max_jobs=self._admission.limits.max_jobs,
             queues=tuple(queue_views(self._poller, self._admission, table)),
             items=item_page(table, most=items).items,
@@ -205,7 +204,7 @@ class Agent:
         queue = self._poller.queues.get(self._ref(name))
         if queue is None:
             return None
-        return explain_queue(queue, self._admission, self._tools.table)
+        return explain_queue(queue, self._admission, self._tools.table, agent=self._state())
 
     def drain(self) -> None:
         """As `AgentControl.drain`."""
@@ -266,6 +265,11 @@ class Agent:
 
     def _limits(self, config: LaunchConfig) -> Limits:
         return limits_of(config, entity=self._entity, project=LAUNCH_PROJECT)
+
+    def _state(self) -> str:
+        if self._stopping.is_set():
+            return "stopping"
+        return "polling" if self._name else "starting"
 
     def _ref(self, queue: str) -> QueueRef:
         return QueueRef(self._entity, LAUNCH_PROJECT, queue)

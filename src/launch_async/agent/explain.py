@@ -8,7 +8,7 @@ from launch_async.agent.admission import Admission
 from launch_async.agent.polled import PolledQueue
 from launch_async.agent.table import Kind, Table, Tracked, Use
 from launch_async.agent.tools import Tools
-from launch_async.agent.views import age
+from launch_async.agent.views import age, seconds_in_phase
 from launch_async.domain.phase import Phase
 from launch_async.ports.control import Explanation
 
@@ -19,32 +19,37 @@ def explain_item(tracked: Tracked, tools: Tools) -> Explanation:
     return Explanation(
         subject=f"item {entry.item.id}",
         state=entry.phase.value,
-        seconds=age(tracked.since, anyio.current_time()),
+        seconds=round(seconds_in_phase(tracked, anyio.current_time()), 3),
         reasons=tuple(_holding(tracked, tools)),
         next=(_NEXT_OF_STOPPED if tracked.stop.is_set() else _NEXT)[entry.phase],
     )
 
 
-def explain_queue(queue: PolledQueue, admission: Admission, table: Table) -> Explanation:
-    """Why nothing, or not more, is taken from this queue."""
+def explain_queue(
+    queue: PolledQueue, admission: Admission, table: Table, *, agent: str
+) -> Explanation:
+    """Why nothing, or not more, is taken from this queue; `agent` is its agent's state."""
     now = anyio.current_time()
     missing = admission.missing(queue.ref)
-    wait = max(0.0, queue.due_at - now)
-    paused = admission.is_paused(queue.ref)
-    if paused:
-        state, then = "paused", "nothing is taken until it is resumed"
+    idle = _IDLE.get(agent)
+    since = age(queue.last_answer, now)
+    if idle is not None:
+        state, reason, then = idle
+        missing, since = [reason], None
+    elif admission.is_paused(queue.ref):
+        state, then, since = "paused", "nothing is taken until it is resumed", None
     elif missing:
         state, then = "waiting for room", "it is looked into when an open item ends or is launched"
     else:
-        state, then = "polled", f"the next look is in {wait:.1f} s"
-    if queue.fault and not paused:
+        state, then = "polled", f"the next look is in {max(0.0, queue.due_at - now):.1f} s"
+    if queue.fault and state in ("waiting for room", "polled"):
         state = "not answering"
     faults = [f"the last look failed: {queue.fault}"] if queue.fault else []
     held = table.used(Use(Kind.QUEUE, queue.ref))
     return Explanation(
         subject=f"queue {queue.ref.name} with {held} running or under way",
         state=state,
-        seconds=age(queue.last_answer, now),
+        seconds=since,
         reasons=(*missing, *faults),
         next=then,
     )
@@ -80,3 +85,12 @@ _NEXT_OF_STOPPED = _NEXT | {
     Phase.LAUNCHING: "it is ended, as its stop was requested",
     Phase.RUNNING: "its run is ended after stopped_run_timeout, as its stop was requested",
 }
+_IDLE = {
+    "starting": (
+        "not polled yet",
+        "the agent has not registered yet",
+        "it is looked into once the control plane has answered",
+    ),
+    "stopping": ("not polled", "the agent is stopping", "nothing is taken from it any more"),
+}
+"""Of an agent that polls no queue, by its state: the queue's state, why, and what comes next."""

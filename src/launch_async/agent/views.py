@@ -8,6 +8,8 @@ import anyio
 from launch_async.agent.admission import Admission
 from launch_async.agent.poller import Poller
 from launch_async.agent.table import Kind, Table, Tracked, Use
+from launch_async.domain.phase import Phase
+from launch_async.kit.clock import seconds_since
 from launch_async.ports.status import DurationsView, ItemPage, ItemView, LimitView, QueueView
 
 
@@ -44,9 +46,24 @@ def item_view(tracked: Tracked, now: float) -> ItemView:
         queue=item.queue.name,
         run=str(item.run),
         phase=tracked.entry.phase.value,
-        detail=tracked.detail,
-        seconds_in_phase=round(now - tracked.since, 3),
+        detail=_detail(tracked),
+        seconds_in_phase=round(seconds_in_phase(tracked, now), 3),
     )
+
+
+def seconds_in_phase(tracked: Tracked, now: float) -> float:
+    """How long; a run counts from its launch, which an earlier life may have seen."""
+    launched = tracked.entry.launched
+    if tracked.entry.phase is Phase.RUNNING and launched is not None:
+        return seconds_since(launched)
+    return now - tracked.since
+
+
+def _detail(tracked: Tracked) -> str:
+    """What the item is doing; of a run that was asked to stop, its backend has no better word."""
+    if tracked.stop.is_set() and tracked.entry.phase is Phase.RUNNING:
+        return "stop requested"
+    return tracked.detail
 
 
 def phase_counts(table: Table) -> dict[str, dict[str, int]]:
@@ -69,7 +86,7 @@ def item_page(
         and (phase is None or tracked.entry.phase.value == phase)
     ]
     now = anyio.current_time()
-    shown = heapq.nsmallest(most, matching, key=lambda tracked: tracked.since)
+    shown = heapq.nlargest(most, matching, key=lambda tracked: seconds_in_phase(tracked, now))
     items = tuple(item_view(tracked, now) for tracked in shown)
     return ItemPage(open=len(table), matching=len(matching), items=items)
 

@@ -14,7 +14,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     """`item ID` or `queue NAME`."""
     state: str
-    """An item's phase; `polled`, `paused`, `waiting for room` or `not answering` for a queue."""
+    """An item's phase; for a queue `polled`, `paused`, `waiting for room`, `not answering`, or
+    `not polled` by an agent that starts or stops."""
     seconds: float | None
     """Since when; None when it is not known."""
     reasons: tuple[str, ...]
