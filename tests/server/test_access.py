@@ -111,10 +111,16 @@ async def test_a_strangers_deletion_of_files_is_a_403(http: Http, stranger: str)
     assert await http.server.rows("select name from run_files") == [("kept.txt",)]
 
 
-async def test_an_agent_of_another_entity_claims_no_run_that_was_there(http: Http) -> None:
+@pytest.mark.parametrize("role", [None, Role.VIEWER])
+async def test_an_agent_that_may_not_write_an_entitys_runs_claims_none_that_was_there(
+    http: Http, role: Role | None
+) -> None:
     """Else it could have somebody's run marked as crashed, by failing the item."""
+    (entity,) = await http.server.rows("select id from entities where name = 'tester'")
     async with http.server.services.store.write() as connection:
         helper = await create_user(connection, "helper")
+        if role is not None:
+            await add_member(connection, entity.id, helper, role=role)
         key = await create_api_key(connection, helper)
         tester = http.server.user_id
         team = await create_team(connection, "team", admin_user_id=helper)

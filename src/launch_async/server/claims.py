@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.domain.lease import HELD, EndedBy, ItemEvent, ItemState, move, run_event
 from launch_async.server import leases
-from launch_async.server.access import Viewer
+from launch_async.server.access import Role, Viewer
 from launch_async.server.agents import Poll, set_status
 from launch_async.server.items import ItemRow
 from launch_async.server.leases import Holder, PoppedItem, held_by
@@ -66,7 +66,8 @@ async def ack_item(
 
     What follows the claim is done again when the ack is repeated, as it is when its answer is lost.
     """
-    if item.run_entity not in viewer.entities and not await _may_take(connection, item, run_name):
+    own = viewer.may(item.run_entity, Role.MEMBER)
+    if not own and not await _may_take(connection, item, run_name):
         return False
     names = {"entity": item.run_entity, "project": item.run_project, "run_name": run_name}
     claimed = await leases.ack(
@@ -206,7 +207,7 @@ async def give_up_run(connection: AsyncConnection, item: ItemRow, *, now: dateti
 
 
 async def _may_take(connection: AsyncConnection, item: ItemRow, run_name: str) -> bool:
-    """Tell whether an agent of another entity than the run's may claim an item for the run.
+    """Tell whether an agent that may not write its entity's runs may claim an item for this one.
 
     Whoever holds an item may crash its run. So it claims no run that was there before, unless the
     item asks for that one.
