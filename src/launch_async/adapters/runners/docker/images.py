@@ -21,7 +21,7 @@ async def ensure_image(
     """
     if await engine.has_image(image, platform):
         return
-    log.info("image is pulled", image=image)
+    log.info("pulling image", image=image)
     try:
         with engine.reaching(), anyio.move_on_after(within_seconds) as patience:
             await engine.client().images.pull(image, platform=platform)
