@@ -8,6 +8,7 @@ from pathlib import Path
 import anyio
 
 from launch_async.agent.agent import Agent
+from launch_async.agent.slots import Slotted
 from launch_async.agent.table import Table
 from launch_async.agent.timeouts import Timeouts
 from launch_async.agent.tools import Target, Tools
@@ -439,6 +440,8 @@ class World:
     ) -> Agent:
         """A new life of the agent."""
         warnings = Warnings(self.service, agent_key=KEY, retry_seconds=0.01)
+        slots = anyio.CapacityLimiter(2)
+        target = Target(runner=self.runner, builder=Slotted(self.builder, slots))
         tools = Tools(
             table=Table(self.journal),
             queue=self.service,
@@ -446,8 +449,8 @@ class World:
             runs=self.service,
             claims=self.service,
             jobs=self.jobs,
-            targets={"fake": Target(runner=self.runner, builder=self.builder)},
-            builds=anyio.CapacityLimiter(2),
+            targets={"fake": target},
+            builds=slots,
             identity="same",
             base_url="http://h",
             api_key=KEY,

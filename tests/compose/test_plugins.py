@@ -16,8 +16,13 @@ import structlog
 
 from launch_async.compose.plugins import LazyRunner, plugin_targets
 from launch_async.domain.errors import ItemError, Reason
+from launch_async.domain.ids import ItemId, QueueRef, RunId
+from launch_async.domain.item import Item
+from launch_async.domain.job import ImageSource, Job
 from launch_async.domain.run import RunHandle
+from launch_async.domain.spec import RunSpec
 from launch_async.kit.names import plain_name
+from launch_async.ports.build import BuildOrder
 from launch_async.ports.runner import ImageWork, Runner, Work
 from launch_async.testing import Play, RunnerConformance, order_for
 
@@ -50,8 +55,12 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("launch_folder", None)
 
 
+SPEC = RunSpec(entity="e", project="p", image="x")
+
+
 def targets(state_dir: Path) -> dict[str, Any]:
-    return plugin_targets(state_dir, jobs=object(), taken={"local-process"})
+    slots = anyio.CapacityLimiter(1)
+    return plugin_targets(state_dir, jobs=object(), slots=slots, taken={"local-process"})
 
 
 class FolderBackend:
@@ -145,6 +154,10 @@ async def test_a_plug_ins_builder_is_loaded_when_something_is_built(site: Path, 
         "open_builder = Builder\n"
     )
     builder = targets(tmp_path)["local-folder"].builder
-    await builder.discard(object())
+    item = Item(
+        id=ItemId("i"), queue=QueueRef("e", "p", "q"), run_id=RunId("r"), spec=SPEC, popped_at=0.0
+    )
+    await builder.discard(item)
     assert "a_builder" not in sys.modules
-    assert await builder.build(object()) == tmp_path / "plugins" / "local-folder"
+    order = BuildOrder(item=item, job=Job(source=ImageSource("x")), entrypoint=("run",))
+    assert await builder.build(order) == (tmp_path / "plugins" / "local-folder", ("run",))

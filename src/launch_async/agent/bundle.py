@@ -3,9 +3,11 @@
 ```
 <item>/error/error.log   facts, message and the log's last lines; the path is W&B's
 <item>/bundle.json       the same facts for programs, with events and timings
+<item>/build.log         all that the build of its image printed, if there was one
 ```
 """
 
+import os
 import socket
 from itertools import pairwise
 from typing import Any
@@ -21,19 +23,40 @@ from launch_async.ports.journal import Entry
 
 ERROR_FILE = "error/error.log"
 BUNDLE_FILE = "bundle.json"
+BUILD_FILE = "build.log"
+MAX_BUILD_LOG_BYTES = 32 << 20
+"""The last of a longer log."""
 LOG_MARK = ". Last lines of its log:"
 """Where a message goes on with what the bundle has in full."""
 
 
-def bundle_of(tracked: Tracked, outcome: Outcome, tools: Tools) -> dict[str, bytes]:
+def bundle_of(
+    tracked: Tracked, outcome: Outcome, tools: Tools, *, build_log: str = ""
+) -> dict[str, bytes]:
     """The files by their paths below the item's folder; without its keys."""
     facts = _facts(tracked, outcome, tools)
     texts = {
         ERROR_FILE: _error_file(facts, outcome),
         BUNDLE_FILE: msgspec.json.format(msgspec.json.encode(facts)).decode() + "\n",
     }
+    if build_log:
+        texts[BUILD_FILE] = build_log
     item, key = tracked.item, tools.api_key
     return {path: masked(text, item, key).encode() for path, text in texts.items()}
+
+
+def read_build_log(tracked: Tracked) -> str:
+    """Blocks. Empty when there is none, or none any more."""
+    path = tracked.build_log
+    if path is None:
+        return ""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - MAX_BUILD_LOG_BYTES))
+            return file.read(MAX_BUILD_LOG_BYTES).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _facts(tracked: Tracked, outcome: Outcome, tools: Tools) -> dict[str, Any]:

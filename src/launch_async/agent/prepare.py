@@ -48,10 +48,9 @@ async def _prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
     tracked.detail = "resolving the job"
     job = await _resolve(item, tools)
     entrypoint = item.spec.overrides.entry_point or job.entrypoint
-    tracked.detail = "waiting for a build slot"
-    async with tools.builds:
-        tracked.detail = "building"
-        work = await target.builder.build(BuildOrder(item=item, job=job, entrypoint=entrypoint))
+    work = await target.builder.build(
+        BuildOrder(item=item, job=job, entrypoint=entrypoint, progress=tracked)
+    )
     image = work.image if isinstance(work, ImageWork) else None
     own_macros = macro_table(item, image=image)
     return LaunchOrder(

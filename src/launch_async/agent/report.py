@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 import anyio
+import anyio.to_thread
 import msgspec
 import structlog
 
-from launch_async.agent.bundle import bundle_of
+from launch_async.agent.bundle import bundle_of, read_build_log
 from launch_async.agent.insist import pause_after
 from launch_async.agent.launch import found_runs
 from launch_async.agent.masks import masked
@@ -31,7 +32,9 @@ async def report(tracked: Tracked, outcome: Outcome, tools: Tools) -> None:
         await _clean_up(tracked, tools)
     if outcome.failed:
         log.warning("item failed", reason=outcome.reason, message=outcome.message.split("\n")[0])
-        telling = _Report(tracked, outcome, tools)
+        build_log = await anyio.to_thread.run_sync(read_build_log, tracked)
+        bundle = bundle_of(tracked, outcome, tools, build_log=build_log)
+        telling = _Report(tracked, outcome, tools, bundle)
         await telling.keep()
         await tools.reports.tell(telling.attempt, ended_at=telling.ended_at, rest=telling.rest)
     if not outcome.again:
@@ -41,11 +44,13 @@ async def report(tracked: Tracked, outcome: Outcome, tools: Tools) -> None:
 class _Report:
     """One failed item's report; what an attempt has done, the next one need not do again."""
 
-    def __init__(self, tracked: Tracked, outcome: Outcome, tools: Tools) -> None:
+    def __init__(
+        self, tracked: Tracked, outcome: Outcome, tools: Tools, bundle: Mapping[str, bytes]
+    ) -> None:
         self._tracked = tracked
         self._outcome = outcome
         self._tools = tools
-        self._bundle: Mapping[str, bytes] = bundle_of(tracked, outcome, tools)
+        self._bundle = bundle
         self._uploaded: dict[str, None] = {}
         self._patience_ends = anyio.current_time() + tools.upload_seconds
         self._sick = False

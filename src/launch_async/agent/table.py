@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import Path
 from typing import NamedTuple
 
 import anyio
@@ -61,11 +62,21 @@ class Tracked:
             self.stop.set()
         self.warnings: list[str] = []
         """What its user was told in this life of the agent, each once."""
+        self.build_log: Path | None = None
+        """What the build of its image printed, if this life of the agent saw one."""
 
     @property
     def item(self) -> Item:
         """The item itself."""
         return self.entry.item
+
+    def say(self, detail: str) -> None:
+        """As `ports.build.Progress.say`."""
+        self.detail = detail
+
+    def keep_log(self, path: Path) -> None:
+        """As `ports.build.Progress.keep_log`."""
+        self.build_log = path
 
 
 class Table:

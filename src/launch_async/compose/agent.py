@@ -18,6 +18,7 @@ from launch_async.adapters.queues.wandb import OWN_VERSION, WandbQueueService, d
 from launch_async.adapters.sources.wandb import WandbJobStore
 from launch_async.agent.agent import Agent
 from launch_async.agent.retention import Retention
+from launch_async.agent.slots import bare
 from launch_async.agent.table import Table
 from launch_async.agent.timeouts import timeouts_of
 from launch_async.agent.tools import Tools
@@ -32,8 +33,9 @@ from launch_async.kit.files import write_atomically
 from launch_async.kit.keep import Keep
 from launch_async.ports.retention import Prunable
 from launch_async.wire.lanes import OPEN_SECONDS, Lanes
+from launch_async.wire.network import ca_file_of
 from launch_async.wire.operations import LAUNCH_PROJECT
-from launch_async.wire.transport import CALL_TIMEOUT_SECONDS, Transport, ca_file_of
+from launch_async.wire.transport import CALL_TIMEOUT_SECONDS, Transport
 
 RETRY_SECONDS = 5.0
 
@@ -82,15 +84,19 @@ async def open_agent(
         )
         jobs = WandbJobStore(transport)
         limits = config.agent.retention
+        slots = anyio.CapacityLimiter(config.agent.builds)
         targets = await stack.enter_async_context(
             open_targets(
-                state_dir, jobs, keep=_keep(limits.environments_days, limits.environments_mb)
+                state_dir,
+                jobs,
+                keep=_keep(limits.environments_days, limits.environments_mb),
+                slots=slots,
             )
         )
         table = Table(journal)
         bundles = BundleFolder(state_dir, _keep(limits.bundles_days, limits.bundles_mb))
         warnings = Warnings(service, agent_key=login.api_key, retry_seconds=RETRY_SECONDS)
-        builders = {name: target.builder for name, target in targets.items()}
+        builders = {name: bare(target.builder) for name, target in targets.items()}
         retention = Retention(
             {
                 "bundles": bundles,
@@ -106,7 +112,7 @@ async def open_agent(
             claims=WandbClaims(transport),
             jobs=jobs,
             targets=targets,
-            builds=anyio.CapacityLimiter(config.agent.builds),
+            builds=slots,
             identity=identity,
             base_url=login.base_url,
             api_key=login.api_key,

@@ -22,6 +22,7 @@ import anyio.to_thread
 import structlog
 
 from launch_async.adapters.builders.images import ReadyImages
+from launch_async.agent.slots import Slotted
 from launch_async.agent.tools import Target
 from launch_async.domain.errors import ItemError, Reason
 from launch_async.domain.item import Item
@@ -40,7 +41,9 @@ T = TypeVar("T")
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-def plugin_targets(state_dir: Path, jobs: JobStore, *, taken: Collection[str]) -> dict[str, Target]:
+def plugin_targets(
+    state_dir: Path, jobs: JobStore, *, slots: anyio.CapacityLimiter, taken: Collection[str]
+) -> dict[str, Target]:
     """Targets by resource type, as installed packages declare them; `taken` ones are ours."""
     builders = {point.name: point for point in entry_points(group=BUILDERS)}
     targets: dict[str, Target] = {}
@@ -51,7 +54,7 @@ def plugin_targets(state_dir: Path, jobs: JobStore, *, taken: Collection[str]) -
         folder = state_dir / "plugins" / plain_name(point.name)
         builder: Builder = ReadyImages()
         if point.name in builders:
-            builder = LazyBuilder(Loaded(builders[point.name], folder, jobs))
+            builder = Slotted(LazyBuilder(Loaded(builders[point.name], folder, jobs)), slots)
         targets[point.name] = Target(runner=LazyRunner(Loaded(point, folder)), builder=builder)
     return targets
 

@@ -30,7 +30,6 @@ import msgspec
 import structlog
 
 from launch_async.adapters.builders.eviction import NEEDS, Shelf
-from launch_async.adapters.builders.failures import Failures
 from launch_async.adapters.builders.pip import ToolFailed, run_tool
 from launch_async.adapters.builders.requirements import Requirements, find_requirements
 from launch_async.adapters.builders.venv import make_base, make_from_base
@@ -38,6 +37,7 @@ from launch_async.domain.errors import ItemError, Reason, Stage
 from launch_async.domain.ids import RunId
 from launch_async.domain.item import Item
 from launch_async.domain.job import ArtifactSource, GitSource, ImageSource
+from launch_async.kit.failures import Failures
 from launch_async.kit.keep import Keep
 from launch_async.kit.names import plain_name
 from launch_async.ports.build import BuildOrder
@@ -100,7 +100,9 @@ class EnvironmentBuilder:
         await anyio.to_thread.run_sync(code.with_name(NEEDS).write_text, folder.name)
         async with self._made_once(folder) as needed:  # or whoever makes it is waited for
             if needed:
-                self._failures.share(folder, popped_at=order.item.popped_at)
+                failure = self._failures.since(folder, asked_at=order.item.popped_at)
+                if failure is not None:
+                    raise failure
                 await self._make(folder, needs, python=python, code=code)
         with suppress(OSError):
             os.utime(folder)  # the longest unused ones are evicted
