@@ -150,7 +150,7 @@ async def test_a_plug_ins_builder_is_loaded_when_something_is_built(site: Path, 
     (site / "a_builder.py").write_text(
         "class Builder:\n"
         "    def __init__(self, folder, jobs): self.folder, self.jobs = folder, jobs\n"
-        "    async def build(self, order): return self.folder\n"
+        "    async def build(self, order): return self.folder, order.entrypoint\n"
         "open_builder = Builder\n"
     )
     builder = targets(tmp_path)["local-folder"].builder
