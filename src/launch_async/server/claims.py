@@ -209,12 +209,12 @@ async def give_up_run(connection: AsyncConnection, item: ItemRow, *, now: dateti
 async def _may_take(connection: AsyncConnection, item: ItemRow, run_name: str) -> bool:
     """Tell whether an agent that may not write its entity's runs may claim an item for this one.
 
-    Whoever holds an item may crash its run. So it claims no run that was there before, unless the
-    item asks for that one.
+    Whoever holds an item may crash its run. So it claims no run that is there, unless the item asks
+    for that one, or has it already.
     """
     await hold_run(connection, entity=item.run_entity, project=item.run_project, run_name=run_name)
     run = await lock_run(connection, item, run_name)
-    if run is None or item.leased_at is None or run.created_at >= item.leased_at:
+    if run is None or item.run_name == run_name:
         return True
     return bool(msgspec.json.decode(item.run_spec).get("run_id") == run_name)
 
