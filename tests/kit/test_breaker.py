@@ -78,3 +78,13 @@ async def test_any_answer_closes_it():
     breaker = opened()
     assert breaker.answered()
     assert (breaker.state, breaker.admit()) == (BreakerState.CLOSED, 0.0)
+
+
+async def test_failures_of_calls_that_were_overtaken_by_an_answer_do_not_count():
+    breaker = Breaker(failures=3, open_seconds=60.0)
+    began = anyio.current_time()
+    await anyio.sleep(0.01)
+    breaker.answered()
+    assert not any(breaker.failed(caller, began=began) for caller in (*CALLERS, *CALLERS))
+    began = anyio.current_time()
+    assert [breaker.failed(caller, began=began) for caller in CALLERS] == [False, False, True]

@@ -102,3 +102,20 @@ async def test_what_a_service_has_left_gives_no_tokens():
     await seconds_for(bucket, 2)
     with pytest.raises(Throttled):
         await bucket.take()
+
+
+async def test_a_hold_after_another_does_not_prolong_a_wait_beyond_its_limit():
+    bucket = TokenBucket(per_second=50, burst=1, max_wait_seconds=0.3)
+    bucket.hold(0.2)
+
+    async def hold_on() -> None:
+        while True:
+            await anyio.sleep(0.05)
+            bucket.hold(0.2)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hold_on)
+            with pytest.raises(Throttled):
+                await bucket.take()
+            tasks.cancel_scope.cancel()

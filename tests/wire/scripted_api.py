@@ -27,14 +27,7 @@ class ScriptedApi:
 
     def then(self, status: int = 200, body: object = None, **headers: str) -> "ScriptedApi":
         """Answer the next request so; a body that is not bytes is sent as JSON."""
-        names = {name.replace("_", "-"): value for name, value in headers.items()}
-
-        async def answer(_: web.Request) -> web.Response:
-            if isinstance(body, bytes):
-                return web.Response(status=status, body=body, headers=names)
-            return web.json_response(body, status=status, headers=names)
-
-        self.script.append(answer)
+        self.script.append(whole(status, body, **headers))
         return self
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -72,16 +65,21 @@ class SortedApi(ScriptedApi):
         raise AssertionError
 
 
-def answering(status: int = 200, body: object = None, **headers: str) -> Handler:
-    """Always the same."""
+def whole(status: int = 200, body: object = None, **headers: str) -> Handler:
+    """Always this answer; a body that is not bytes is sent as JSON."""
     names = {name.replace("_", "-"): value for name, value in headers.items()}
 
     async def answer(_: web.Request) -> web.Response:
-        return web.json_response(
-            {"data": body or {}} if status < 400 else {"error": "no"}, status=status, headers=names
-        )
+        if isinstance(body, bytes):
+            return web.Response(status=status, body=body, headers=names)
+        return web.json_response(body, status=status, headers=names)
 
     return answer
+
+
+def answering(status: int = 200, body: object = None, **headers: str) -> Handler:
+    """Always this `data`, or that nothing came of it."""
+    return whole(status, {"data": body or {}} if status < 400 else {"error": "no"}, **headers)
 
 
 @asynccontextmanager

@@ -9,7 +9,8 @@ from typing import Any
 
 import anyio
 import pytest
-from scripted_api import ScriptedApi, SortedApi, answering, scripted_api
+from aiohttp import web
+from scripted_api import ScriptedApi, SortedApi, answering, scripted_api, whole
 
 from launch_async.domain.errors import Unavailable
 from launch_async.domain.secret import Secret
@@ -199,6 +200,24 @@ async def test_calls_that_hang_do_not_keep_the_trial_waiting(api: SortedApi):
             pops.cancel_scope.cancel()
 
 
+async def test_queues_that_hang_do_not_open_the_breaker_while_others_are_answered(api: SortedApi):
+    async def hang_or_answer(request: web.Request) -> web.StreamResponse:
+        if "hangs" in await request.text():
+            return await api.hang(request)
+        return await answering()(request)
+
+    api.by_verb["popFromRunQueue"] = hang_or_answer
+    async with client(api, call_timeout_seconds=0.5) as transport:
+        async with anyio.create_task_group() as pops:
+            for number in range(8):
+                pops.start_soon(refused, pop, transport, f"hangs {number}")
+            await until(lambda: api.waiting == 8)
+            await pop(transport, "healthy")
+        shown = view(transport, Lane.POPS)
+        assert shown.requests["popFromRunQueue", "none"] == 8
+        assert shown.trips == 0
+
+
 async def test_a_server_without_answers_opens_the_breaker(api: SortedApi):
     api.by_verb["popFromRunQueue"] = api.hang
     async with client(api, call_timeout_seconds=0.05) as transport:
@@ -236,6 +255,74 @@ async def test_a_429_holds_back_all_callers_for_as_long_as_it_asks(api: SortedAp
         ]
         assert min(pops_seen[1:]) - began >= 1.0
         assert view(transport, Lane.POPS).throttled == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_an_answer_that_is_of_use_keeps_its_status_and_its_wish_for_quiet(
+    api: SortedApi, status: int
+):
+    """A gateway's word counts, though the service behind it did what was asked."""
+    item = {"runQueueItemId": "i"}
+    errors = [{"message": "later", "path": ["p1"]}]
+    api.by_verb["popFromRunQueue"] = whole(
+        status, {"data": {"p0": item, "p1": None}, "errors": errors}, Retry_After="1"
+    )
+    async with client(api) as transport:
+        began = anyio.current_time()
+        parts = await transport.execute_in_parts(POP, {"q0": "q"})
+        assert (parts.data["p0"], parts.errors) == (item, {"p1": "later"})
+        del api.by_verb["popFromRunQueue"]
+        await pop(transport)
+        assert anyio.current_time() - began >= 0.9
+        shown = view(transport, Lane.POPS)
+        assert shown.requests["popFromRunQueue", f"{status // 100}xx"] == 1
+        assert shown.throttled == (status == 429)
+
+
+async def test_an_answer_of_use_with_a_429_holds_without_a_time_too(api: SortedApi):
+    api.by_verb["popFromRunQueue"] = whole(429, {"data": {"p0": None}})
+    async with client(api, max_wait_seconds=0.0) as transport:
+        await transport.execute_in_parts(POP, {"q0": "q"})
+        error = await refused(pop, transport)
+        assert error.retry_after_seconds is not None
+        assert 0 < error.retry_after_seconds <= 1
+        assert len(api.verbs) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"data": {"p0": None}, "errors": [{"message": "slow down"}]},
+        {"data": {"p0": None}, "errors": [{"message": "slow down", "path": 0}]},
+        {"data": {"p0": None}, "errors": "slow down"},
+        {"data": {}},
+        {"data": {"p0": None}, "errors": 7},
+        b'{"data": {"p0": null',
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+async def test_data_whose_errors_name_no_part_counts_as_its_status_says(
+    api: SortedApi, status: int, body: object
+):
+    api.by_verb["popFromRunQueue"] = whole(status, body, Retry_After="120")
+    async with client(api) as transport:
+        with pytest.raises(Unavailable, match=f"answered {status}") as caught:
+            await transport.execute_in_parts(POP, {"q0": "q"})
+        assert caught.value.retry_after_seconds == 120
+        later = (await refused(pop, transport)).retry_after_seconds
+        assert later is not None
+        assert 100 < later <= 120
+        assert len(api.verbs) == 1
+
+
+async def test_a_503_that_names_a_time_holds_back_all_callers(api: SortedApi):
+    api.by_verb["popFromRunQueue"] = answering(503, Retry_After="120")
+    async with client(api) as transport:
+        await refused(pop, transport, "a")
+        later = (await refused(pop, transport, "b")).retry_after_seconds
+        assert later is not None
+        assert 100 < later <= 120
+        assert len(api.verbs) == 1
 
 
 async def test_a_429_without_a_time_holds_longer_each_time(api: SortedApi):

@@ -16,7 +16,8 @@ from scripted_api import ScriptedApi, scripted_api
 
 from launch_async.domain.errors import AgentUnfit, Unavailable
 from launch_async.domain.secret import Secret
-from launch_async.wire.transport import RequestRefused, Transport, ca_file_of, proxy_for
+from launch_async.wire.network import ca_file_of, proxy_for
+from launch_async.wire.transport import RequestRefused, Transport
 
 pytestmark = pytest.mark.anyio
 

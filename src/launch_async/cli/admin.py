@@ -20,7 +20,7 @@ from launch_async.config.login import is_address
 from launch_async.domain.errors import ConfigError
 from launch_async.domain.secret import Secret
 from launch_async.sdk.admin import AdminClient, Json
-from launch_async.wire.transport import ca_file_of
+from launch_async.wire.network import ca_file_of
 
 URL_VARIABLE = "LAUNCH_ASYNC_URL"
 DEFAULT_URL = "http://127.0.0.1:8383"

@@ -8,6 +8,7 @@ CLOSED --several callers fail in a row--> OPEN --a while later--> HALF_OPEN: one
 ```
 """
 
+import math
 from collections.abc import Hashable
 from enum import IntEnum
 
@@ -40,6 +41,7 @@ class Breaker:
         self._first: Hashable = None
         self._several = False
         self._next_trial = 0.0
+        self._answered_at = -math.inf
 
     @property
     def wait_seconds(self) -> float:
@@ -59,15 +61,21 @@ class Breaker:
     def answered(self) -> bool:
         """A call was answered; True when this closes the breaker."""
         closes = self.state is not BreakerState.CLOSED
+        self._answered_at = anyio.current_time()
         self.state = BreakerState.CLOSED
         self._in_a_row = 0
         self._several = False
         return closes
 
-    def failed(self, caller: Hashable) -> bool:
-        """A call was not answered; True when this opens the breaker."""
+    def failed(self, caller: Hashable, *, began: float = math.inf) -> bool:
+        """A call was not answered; True when this opens the breaker.
+
+        If another one was answered since it `began`, on the loop's clock, the backend is there.
+        """
         if self.state is not BreakerState.CLOSED:
             self.state = BreakerState.OPEN
+            return False
+        if began < self._answered_at:
             return False
         if not self._in_a_row:
             self._first = caller

@@ -29,11 +29,12 @@ class TokenBucket:
         """Wait for a token.
 
         Raises:
-            Throttled: it would take longer than `max_wait_seconds`; nothing was taken.
+            Throttled: it would take longer than `max_wait_seconds`.
         """
+        deadline = anyio.current_time() + self._max_wait_seconds
         while True:
             known_hold = self._held_until
-            await anyio.sleep(self._reserve())
+            await anyio.sleep(self._reserve(deadline))
             if self._held_until == known_hold:
                 return
 
@@ -48,11 +49,11 @@ class TokenBucket:
         emptied = anyio.current_time() + self._capacity - remaining * self._interval
         self._full_at = max(self._full_at, emptied)
 
-    def _reserve(self) -> float:
+    def _reserve(self, deadline: float) -> float:
         now = anyio.current_time()
         full_at = max(self._full_at, now) + self._interval
-        wait = max(full_at - self._capacity, self._held_until) - now
-        if wait > self._max_wait_seconds:
-            raise Throttled(wait)
+        moment = max(full_at - self._capacity, self._held_until)
+        if moment > max(deadline, now):
+            raise Throttled(moment - now)
         self._full_at = full_at
-        return max(0.0, wait)
+        return max(0.0, moment - now)

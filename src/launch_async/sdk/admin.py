@@ -13,7 +13,7 @@ from yarl import URL
 
 from launch_async.domain.errors import ConfigError, LaunchError
 from launch_async.domain.secret import Secret
-from launch_async.wire.transport import proxy_for
+from launch_async.wire.network import proxy_for
 
 TIMEOUT = aiohttp.ClientTimeout(total=30.0)
 MAX_PAGE = 1000

@@ -10,6 +10,7 @@ call --> breaker closed? --> place --> token --> the request --> counted, breake
 It never judges an item: what it raises is an outage like any other.
 """
 
+import math
 from collections import Counter
 from collections.abc import AsyncGenerator, Hashable
 from contextlib import asynccontextmanager, nullcontext
@@ -93,10 +94,18 @@ class Bulkhead:
         if self._breaker is not None and self._breaker.answered():
             log.info("backend answers again", backend=self.name)
 
-    def failed(self, verb: str, status: int | None, *, caller: Hashable, reason: str) -> None:
-        """No answer, or one that says that the backend is sick."""
+    def failed(
+        self,
+        verb: str,
+        status: int | None,
+        *,
+        caller: Hashable,
+        reason: str,
+        began: float = math.inf,
+    ) -> None:
+        """No answer, or one that says that the backend is sick; `began` as `Breaker.failed`."""
         self._requests[verb, f"{status // 100}xx" if status else "none"] += 1
-        if self._breaker is not None and self._breaker.failed(caller):
+        if self._breaker is not None and self._breaker.failed(caller, began=began):
             log.warning("backend is sick: calls are held back", backend=self.name, reason=reason)
 
     def throttled(self, verb: str, asked_seconds: float | None) -> None:

@@ -3,17 +3,20 @@
 Each request goes in its lane (`wire/lanes.py`). Retried: no connection, timeouts, 408, 429 and 5xx
 but 501, with jitter, honouring Retry-After and rate-limit headers [source: the wandb client's own
 rules, wire-contract.md §1.6]. Refused keys make the agent unfit.
+
+A status and its headers count whatever the body says: a 429, and a Retry-After of a 503, hold back
+the calls that come next. What a GraphQL answer with an error's status brought is used nevertheless,
+if the caller takes answers in parts and each error names its part: it was done, and leased items
+are lost for a minute else.
 """
 
 import random
-import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import anyio
@@ -24,9 +27,16 @@ from yarl import URL
 from launch_async import __version__
 from launch_async.domain.errors import AgentUnfit, LaunchError, Unavailable
 from launch_async.domain.secret import Secret
-from launch_async.kit.addresses import is_loopback
+from launch_async.wire.answers import (
+    decode_answer,
+    error_text,
+    error_text_of,
+    errors_by_part,
+    has_parts,
+)
 from launch_async.wire.bulkhead import Bulkhead
 from launch_async.wire.lanes import TRIES, VERBS, Lane, Lanes, verb_of
+from launch_async.wire.network import CA_VARIABLES, proxy_for, tls_of
 from launch_async.wire.throttling import remaining_calls, retry_after_seconds
 
 CALL_TIMEOUT_SECONDS = 30.0
@@ -39,10 +49,7 @@ MAX_WAIT_SECONDS = 60.0
 TRANSFER = aiohttp.ClientTimeout(total=None, sock_connect=30.0, sock_read=60.0)
 """For files: as long as it takes, but never without a byte for so long."""
 
-MAX_ERROR_CHARACTERS = 2000
-
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
-_CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -91,6 +98,14 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
         return (self.verb, hash(self.body) if self.method == "POST" else urlsplit(self.url).path)
 
 
+class _Answer(msgspec.Struct, frozen=True):
+    """What is read of an answer that helps."""
+
+    content: bytes
+    status: int
+    retry_after_seconds: float | None
+
+
 class Transport:
     """One client of one API. Open it with `async with Transport.open(...)`."""
 
@@ -127,7 +142,7 @@ class Transport:
             AgentUnfit: `ca_file` is not a bundle of certificates.
         """
         # The lanes' places are the limit: a pool of its own would make lanes wait for each other.
-        connector = aiohttp.TCPConnector(limit=0, ssl=_tls(ca_file))
+        connector = aiohttp.TCPConnector(limit=0, ssl=tls_of(ca_file))
         async with aiohttp.ClientSession(
             connector=connector,
             headers={"User-Agent": f"launch-async/{__version__}"},
@@ -152,7 +167,7 @@ class Transport:
         """
         answer = await self._asked(document, variables, headers=headers or {})
         if answer.get("errors"):
-            raise RequestRefused(_error_text(answer), status=HTTPStatus.OK)
+            raise RequestRefused(error_text(answer), status=HTTPStatus.OK)
         data: dict[str, Any] = answer["data"]
         return data
 
@@ -164,12 +179,9 @@ class Transport:
             AgentUnfit, Unavailable: as `execute`.
         """
         answer = await self._asked(document, variables, headers={}, in_parts=True)
-        errors: dict[str, str] = {}
-        for error in answer.get("errors") or ():
-            path = error.get("path") if isinstance(error, dict) else None
-            if not path:
-                raise RequestRefused(_error_text(answer), status=HTTPStatus.OK)
-            errors[str(path[0])] = _error_text({"errors": [error]})
+        errors = errors_by_part(answer)
+        if errors is None:
+            raise RequestRefused(error_text(answer), status=HTTPStatus.OK)
         return Parts(data=answer["data"], errors=errors)
 
     async def _asked(
@@ -194,15 +206,14 @@ class Transport:
             )
         )
         try:
-            answer = msgspec.json.decode(content)
-        except (msgspec.DecodeError, RecursionError) as error:
+            answer = decode_answer(content)
+        except ValueError as error:
             msg = f"{self.base_url} did not answer with JSON; is it a W&B API?"
             raise Unavailable(msg) from error
-        data = answer.get("data") or {} if isinstance(answer, dict) else None
-        if not isinstance(data, dict):
+        if answer is None:
             msg = f"{self.base_url} did not answer as a GraphQL API does; is it a W&B API?"
             raise Unavailable(msg)
-        return {**answer, "data": data}
+        return answer
 
     async def put(self, url: str, content: bytes, headers: Mapping[str, str]) -> None:
         """Upload to an address that the API handed out; it carries its own authorisation.
@@ -261,14 +272,20 @@ class Transport:
     async def _in_lane(self, request: _Request, lane: Bulkhead) -> bytes:
         """One request, of whose outcome the lane learns."""
         async with lane.place():
+            began = anyio.current_time()
             try:
-                content = await self._once(request, lane)
+                answer = await self._once(request, lane)
             except _Failed as error:
                 if error.status == HTTPStatus.TOO_MANY_REQUESTS:
                     lane.throttled(request.verb, error.retry_after_seconds)
                 else:
-                    caller = request.caller
-                    lane.failed(request.verb, error.status, caller=caller, reason=error.text)
+                    lane.failed(
+                        request.verb,
+                        error.status,
+                        caller=request.caller,
+                        reason=error.text,
+                        began=began,
+                    )
                 raise
             except RequestRefused as error:
                 lane.answered(request.verb, error.status)
@@ -276,10 +293,13 @@ class Transport:
             except AgentUnfit:
                 lane.answered(request.verb, HTTPStatus.UNAUTHORIZED)
                 raise
-            lane.answered(request.verb, HTTPStatus.OK)
-            return content
+            if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+                lane.throttled(request.verb, answer.retry_after_seconds)
+            else:
+                lane.answered(request.verb, answer.status)
+            return answer.content
 
-    async def _once(self, request: _Request, lane: Bulkhead) -> bytes:
+    async def _once(self, request: _Request, lane: Bulkhead) -> _Answer:
         sent = dict(request.headers)
         if request.url.startswith(f"{self.base_url}/"):  # others' addresses carry a signature
             sent["Authorization"] = self._authorization.reveal()
@@ -297,16 +317,20 @@ class Transport:
                 told = remaining_calls(response.headers)
                 if told is not None:
                     lane.keep_to(told.calls, told.reset_seconds)
+                asked = retry_after_seconds(response.headers)
+                if response.status == HTTPStatus.SERVICE_UNAVAILABLE and asked:
+                    lane.hold(asked)
                 if response.status < HTTPStatus.BAD_REQUEST:
-                    return await (request.read or self._bounded)(response)
-                content = await self._bounded(response)
-                if request.in_parts and _has_parts(content):
-                    return content
-                raise self._sorted(response, content)
+                    content = await (request.read or self._bounded)(response)
+                else:
+                    content = await self._bounded(response)
+                    if not (request.in_parts and has_parts(content)):
+                        raise self._sorted(response, content)
+                return _Answer(content, status=response.status, retry_after_seconds=asked)
         except TimeoutError as error:
             raise _Failed("did not answer in time") from error
         except aiohttp.ClientSSLError as error:
-            msg = f"cannot be trusted ({error}); name its CA with {_CA_VARIABLES[0]}"
+            msg = f"cannot be trusted ({error}); name its CA with {CA_VARIABLES[0]}"
             raise _Failed(msg) from error
         except ValueError as error:  # aiohttp's InvalidURL is one, so is a broken header
             msg = f"an address that it handed out cannot be used: {error}"
@@ -315,7 +339,7 @@ class Transport:
             raise _Failed(f"cannot be reached ({_cause(error)})") from error
 
     def _sorted(self, response: aiohttp.ClientResponse, content: bytes) -> Exception:
-        text = _error_text_of(content, response.status)
+        text = error_text_of(content, response.status)
         if response.status in _RETRIED:
             return _Failed(
                 f"answered {response.status}: {text}",
@@ -342,65 +366,6 @@ class Transport:
 def artifact_file_url(base_url: str, *parts: str) -> str:
     """`/artifactsV2/…` of one file, parts quoted."""
     return "/".join([base_url, "artifactsV2", *(quote(part, safe="") for part in parts)])
-
-
-def proxy_for(url: str) -> str | None:
-    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for this address; loopback has none.
-
-    aiohttp's own `trust_env` would also read netrc and then refuse our Authorization header.
-    """
-    parts = urlsplit(url)
-    if is_loopback(url) or proxy_bypass(parts.netloc.rpartition("@")[2]):
-        return None
-    proxy = getproxies().get(parts.scheme)
-    if proxy and urlsplit(proxy).scheme not in {"http", "https"}:
-        msg = f"{parts.scheme.upper()}_PROXY must be an http:// address; other kinds do not work"
-        raise AgentUnfit(msg)
-    return proxy
-
-
-def _tls(ca_file: Path | None) -> ssl.SSLContext | bool:
-    if ca_file is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=str(ca_file))
-    except (OSError, ssl.SSLError) as error:
-        msg = f"{ca_file} is not a readable bundle of CA certificates; see {_CA_VARIABLES[0]}"
-        raise AgentUnfit(msg) from error
-
-
-def ca_file_of(environ: Mapping[str, str]) -> Path | None:
-    """The custom CA bundle that the environment names, if any."""
-    named = next((environ[name] for name in _CA_VARIABLES if environ.get(name)), None)
-    return Path(named) if named else None
-
-
-def _has_parts(content: bytes) -> bool:
-    """Whether the operation was done, at least in part: only then the answer has data."""
-    try:
-        answer = msgspec.json.decode(content)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return isinstance(answer, dict) and isinstance(answer.get("data"), dict)
-
-
-def _error_text(answer: Mapping[str, Any]) -> str:
-    errors: Any = answer["errors"]
-    texts = [
-        str(error.get("message", "no message")) if isinstance(error, dict) else str(error)
-        for error in (errors if isinstance(errors, list) else [errors])
-    ]
-    return "; ".join(texts)[:MAX_ERROR_CHARACTERS]
-
-
-def _error_text_of(content: bytes, status: int) -> str:
-    try:
-        answer = msgspec.json.decode(content)
-        if isinstance(answer, dict):
-            return _error_text(answer) if answer.get("errors") else str(answer["error"])
-    except (msgspec.DecodeError, RecursionError, KeyError):
-        pass
-    return HTTPStatus(status).phrase if status in set(HTTPStatus) else "no text"
 
 
 def _cause(error: BaseException) -> str:
