@@ -17,6 +17,7 @@ from launch_async.server.ids import encode_run_id
 from launch_async.server.people import set_member
 from launch_async.server.runs import set_run_state
 from launch_async.server.store.tables.people import memberships, users
+from launch_async.server.store.tables.queues import queue_items
 from launch_async.server.store.tables.runs import runs
 from launch_async.server.users import create_api_key, create_team, create_user
 
@@ -99,6 +100,20 @@ async def test_a_sweeps_scheduler_goes_on_with_its_agents_key(http: Http) -> Non
     assert item is not None
     assert "_wandb_api_key" not in item["runSpec"]
     assert await http.server.rows("select * from run_keys") == []
+
+
+async def test_an_item_whose_author_is_gone_gets_a_key_that_opens_nothing_not_its_agents(
+    http: Http,
+) -> None:
+    launch = Launch(http)
+    await launch.queue()
+    await launch.push()
+    async with http.server.services.store.write() as connection:
+        await connection.execute(update(queue_items).values(created_by=None))
+    item = await launch.pop()
+    assert item is not None
+    key = item["runSpec"]["_wandb_api_key"]
+    assert (await http.ask("{ viewer { id } }", key)).status == 401
 
 
 async def test_before_the_ack_there_is_no_run_to_write(popped: KeyedRun) -> None:

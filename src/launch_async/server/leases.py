@@ -53,8 +53,6 @@ class PoppedItem(msgspec.Struct, frozen=True):
     id: int
     run_spec: str
     lease: str
-    user_id: int | None
-    """Who pushed it."""
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,8 +72,8 @@ async def pop(
 ) -> PoppedItem | None:
     """Lease the first item of a queue for a short time; None when there is none.
 
-    `digest`: of the key that its run shall have, unless whoever pushed it is gone; the one before
-    it is dead.
+    `digest`: of the key that its run shall have, unless whoever pushed it is gone: a key is
+    somebody's. The one before it is dead.
 
     One statement, whose cost does not grow with the queue: it walks the index of open items from
     the front, past those that are leased at the moment. PostgreSQL skips rows that another pop has
@@ -100,7 +98,7 @@ async def pop(
     if digest is not None and not at_once and row.created_by is not None:
         key = {"item_id": row.id, "digest": digest, "user_id": row.created_by, "created_at": now}
         await connection.execute(KEEP, key)
-    return PoppedItem(row.id, row.run_spec, lease, row.created_by)
+    return PoppedItem(row.id, row.run_spec, lease)
 
 
 async def has_room(connection: AsyncConnection, queue_id: int, *, now: datetime) -> bool:
@@ -236,7 +234,7 @@ def _renew(statement: Renewed) -> Renewed:
     )
 
 
-def _pop_and_keep() -> Select[int, str, int | None]:
+def _pop_and_keep() -> Select[int, str]:
     popped = _pop().cte("popped")
     key = select(
         popped.c.id,
@@ -246,7 +244,7 @@ def _pop_and_keep() -> Select[int, str, int | None]:
     ).where(popped.c.created_by.is_not(None))
     names = ["item_id", "digest", "user_id", "created_at"]
     kept = _renew(postgres_insert(run_keys).from_select(names, key)).cte("kept")
-    return select(popped.c.id, popped.c.run_spec, popped.c.created_by).add_cte(kept)
+    return select(popped.c.id, popped.c.run_spec).add_cte(kept)
 
 
 POP: Final = often(_pop(), alone=True)

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.domain.lease import EndedBy, ItemState
 from launch_async.server.access import RunScope
-from launch_async.server.leases import PoppedItem, state_now
+from launch_async.server.leases import state_now
 from launch_async.server.queueing import item_of_run
 from launch_async.server.run_specs import API_KEY, SCHEDULER_URI
 from launch_async.server.store.prepared import often
@@ -67,18 +67,17 @@ def fresh_key() -> str:
 
 
 async def with_key(
-    connection: AsyncConnection, spec: Mapping[str, Any], item: PoppedItem, key: str
+    connection: AsyncConnection, spec: Mapping[str, Any], item_id: int, key: str
 ) -> dict[str, Any]:
     """Return a popped spec with its fresh key in it, unless the item came with one.
 
-    Nor is there one in the name of nobody, when whoever pushed the item is gone.
+    When whoever pushed the item is gone, its key opens nothing, as that of somebody who may not
+    write there any more: without one the run would get its agent's, which opens more.
 
     The scheduler of a sweep pushes items of its own, for which a run's key is not enough.
     """
-    if item.user_id is None:
-        return dict(spec)
     if spec.get(API_KEY) or spec.get("uri") == SCHEDULER_URI:
-        await connection.execute(FORGET, {"item": item.id})  # the pop could not know
+        await connection.execute(FORGET, {"item": item_id})  # the pop could not know
         return dict(spec)
     return {**spec, API_KEY: key}
 

@@ -73,7 +73,7 @@ async def pop_from_run_queue(_: None, info: Info, input: Json) -> Json | None:  
             return None
         spec = msgspec.json.decode(popped.run_spec)
         if key is not None:
-            spec = await run_keys.with_key(connection, spec, popped, key)
+            spec = await run_keys.with_key(connection, spec, popped.id, key)
         return {
             "run_queue_item_id": encode_id(ITEM, popped.id),
             "run_spec": spec,
