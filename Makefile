@@ -20,7 +20,8 @@ UP     := $(BIN)/launch-async up --data $(DATA) $(if $(PORT),--port $(PORT)) $(i
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: help run dev check lint lint-ruff lint-mypy lint-pyright lint-imports test format clean \
-        chaos mutants soak bench-vs-wandb docker-up docker-down postgres-up postgres-down images
+        chaos mutants soak bench-vs-wandb docker-up docker-down postgres-up postgres-down registry-up registry-down \
+        images
 
 help:
 	@echo "launch-async: make TARGET"
@@ -59,13 +60,15 @@ lint-pyright: .venv/.installed-dev
 lint-imports: .venv/.installed-dev
 	@$(BIN)/lint-imports --no-logo
 
-test: .venv/.installed-dev ## Run the whole suite, with a Docker engine and PostgreSQL if they can be had [ARGS="-k name" WORKERS=n]
+test: .venv/.installed-dev ## Run the whole suite, with a Docker engine, PostgreSQL and registries if they can be had [ARGS="-k name" WORKERS=n]
 	@scripts/docker-engine up && scripts/test-images || { \
 	    echo "make test: the tests that need Docker are skipped (see the line above)" >&2; test "$$CI" != true; }
 	@scripts/client-environments || { \
 	    echo "make test: the tests of older wandb clients are skipped (see the line above)" >&2; test "$$CI" != true; }
 	@scripts/postgres up >/dev/null || { \
 	    echo "make test: the tests on PostgreSQL are skipped (see the line above)" >&2; test "$$CI" != true; }
+	@scripts/registry up >/dev/null || { \
+	    echo "make test: the tests on image registries are skipped (see the line above)" >&2; test "$$CI" != true; }
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 chaos: .venv/.installed-dev ## Drain items while agent and server are killed; nothing lost, nothing doubled [SEED=n KILLS=50 ITEMS=300]
@@ -95,6 +98,12 @@ postgres-up: ## Start a PostgreSQL for the tests and print its URL (nothing if o
 
 postgres-down: ## Stop the PostgreSQL that postgres-up started
 	@scripts/postgres down
+
+registry-up: ## Start two image registries for the tests and print their URLs (nothing if ours answer)
+	@scripts/registry up
+
+registry-down: ## Stop the registries that registry-up started
+	@scripts/registry down
 
 images: ## Make the images that the Docker tests run
 	@scripts/test-images

@@ -21,6 +21,8 @@ import pytest
 
 from databases import REMEDY as POSTGRES_REMEDY
 from databases import Postgres, find_postgres
+from registry_servers import REMEDY as REGISTRIES_REMEDY
+from registry_servers import Registries, find_registries
 
 CI = os.environ.get("CI") == "true"
 ENGINE_REMEDY = "start one with `make docker-up` (root)"
@@ -163,6 +165,15 @@ def postgres(pytestconfig: pytest.Config) -> Postgres:
     found = pytestconfig.stash[POSTGRES]
     if found is None:
         _miss(f"no PostgreSQL answers: {POSTGRES_REMEDY}")
+    return found
+
+
+@pytest.fixture(scope="session")
+def registries() -> Registries:
+    """Two image registries, one open and one with a login."""
+    found = find_registries()
+    if found is None:
+        _miss(f"no image registries answer: {REGISTRIES_REMEDY}")
     return found
 
 
