@@ -9,8 +9,8 @@ from fakes import World, an_item, config_of, queue_ref, running, until
 
 from launch_async.agent.admission import Admission
 from launch_async.agent.limits import limits_of, pace_of
-from launch_async.agent.polled import MAX_WIDTH, Pace, PolledQueue
-from launch_async.agent.poller import Poller
+from launch_async.agent.polled import ANSWERS_OWED, Pace, PolledQueue
+from launch_async.agent.poller import MAX_WIDTH, Poller
 from launch_async.domain.errors import Unavailable
 from launch_async.domain.ids import QueueRef
 from launch_async.ports.queue import Popped
@@ -123,26 +123,101 @@ async def test_a_sick_queue_is_named_and_the_others_go_on():
         await until(lambda: len(world.runner.orders) == 6)
 
 
-async def test_a_queue_that_breaks_whole_requests_ends_up_alone_in_them():
+async def test_a_queue_that_breaks_whole_requests_breaks_one_and_is_asked_alone_from_then_on():
     world = World()
     names = [f"n{number}" for number in range(8)]
     bad = "n3"
+    plain = world.service.pop
 
     async def pop(queues: Sequence[QueueRef]) -> Sequence[Popped]:
-        world.service.pops.append([queue.name for queue in queues])
+        answers = await plain(queues)
         if queue_ref(bad) in queues:
             raise Unavailable("no answer in time")
-        return [None for _ in queues]
+        return answers
 
     world.service.pop = pop  # type: ignore[method-assign]
     async with running(world.agent(limits=dict.fromkeys(names, -1))) as agent:
-        await until(
-            lambda: all(q.polls.get("empty", 0) > 20 for q in agent.view().queues if q.name != bad)
-        )
+        await until(lambda: any(q.polls.get("error", 0) > 5 for q in agent.view().queues))
         polls = {queue.name: queue.polls for queue in agent.view().queues}
-        answered = sum(count["empty"] for name, count in polls.items() if name != bad)
-        failed = sum(count.get("error", 0) for name, count in polls.items() if name != bad)
-        assert answered > failed
+    broken = [request for request in world.service.pops if bad in request]
+    assert [sorted(request) for request in broken if request != [bad]] == [names]
+    others = set(names) - {bad}
+    assert [polls[name].get("error") for name in others] == [1] * 7
+    assert any(set(request) == others for request in world.service.pops), "they are together again"
+
+
+async def test_a_queue_that_is_well_again_gets_company_again():
+    world = World()
+    plain = world.service.pop
+    failures = iter(range(2))
+
+    async def pop(queues: Sequence[QueueRef]) -> Sequence[Popped]:
+        answers = await plain(queues)
+        if queue_ref("bad") in queues and next(failures, None) is not None:
+            raise Unavailable("no answer in time")
+        return answers
+
+    world.service.pop = pop  # type: ignore[method-assign]
+    async with running(world.agent(limits={"bad": -1, "good": -1})):
+        await until(
+            lambda: sum(set(request) == {"bad", "good"} for request in world.service.pops) > 5
+        )
+    bad = [request for request in world.service.pops if "bad" in request]
+    company = [len(set(request)) for request in bad]
+    assert company[: 2 + ANSWERS_OWED] == [2] + [1] * (1 + ANSWERS_OWED)
+
+
+async def test_a_service_that_takes_few_looks_at_once_is_asked_for_few():
+    world = World()
+    most = 10
+    names = [f"n{number}" for number in range(60)]
+    plain = world.service.pop
+    refused = 0
+
+    async def pop(queues: Sequence[QueueRef]) -> Sequence[Popped]:
+        nonlocal refused
+        answers = await plain(queues)
+        if len(queues) > most:
+            refused += 1
+            raise Unavailable("the look was refused: too many fields")
+        return answers
+
+    world.service.pop = pop  # type: ignore[method-assign]
+    async with running(world.agent(limits=dict.fromkeys(names, -1))) as agent:
+        await until(lambda: all(q.polls.get("empty", 0) > 20 for q in agent.view().queues))
+        looks = [queue.polls["empty"] for queue in agent.view().queues]
+    taken = len(world.service.pops) - refused
+    assert refused < taken / 4
+    assert sum(looks) / taken > 2, "they are not asked one by one"
+    assert max(looks) - min(looks) <= 6, "none waits for the others"
+
+
+async def test_what_comes_late_from_a_sick_queue_breaks_no_limit():
+    world = World()
+    plain = world.service.pop
+    asked: list[str] = []
+    taken, late = anyio.Event(), anyio.Event()
+
+    async def pop(queues: Sequence[QueueRef]) -> Sequence[Popped]:
+        asked.append(queues[0].name)
+        if queues[0].name == "good":
+            return await plain(queues)
+        if asked.count("sick") == 1:
+            raise Unavailable("no answer in time")
+        await taken.wait()
+        late.set()
+        return [an_item(1, "sick")]
+
+    world.service.pop = pop  # type: ignore[method-assign]
+    async with running(world.agent(limits={"sick": -1, "good": -1}, max_jobs=1)) as agent:
+        await until(lambda: asked.count("sick") == 2)
+        world.service.push(an_item(1, "good"))
+        await until(lambda: world.runner.orders)
+        taken.set()
+        await late.wait()
+        await until(lambda: not agent.view().looks)
+        assert [order.item_id for order in world.runner.orders.values()] == ["good-1"]
+        assert [item.id for item in agent.view().items] == ["good-1"]
 
 
 async def test_a_request_that_hangs_does_not_hold_up_the_others():

@@ -8,12 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from launch_async.adapters.queues.wandb import (
-    MAX_POPS_PER_REQUEST,
-    RUNS_PER_REQUEST,
-    WandbQueueService,
-    default_entity,
-)
+from launch_async.adapters.queues.wandb import RUNS_PER_REQUEST, WandbQueueService, default_entity
+from launch_async.agent.poller import MAX_WIDTH
 from launch_async.domain.errors import AgentUnfit, Reason, Stage, Unavailable
 from launch_async.domain.ids import QueueRef, RunId, RunRef
 from launch_async.domain.item import Item
@@ -326,7 +322,7 @@ async def test_an_answer_that_lacks_its_parts_is_an_outage(answer: dict[str, Any
 
 
 async def test_many_queues_are_looked_into_in_one_request(server: RealServer):
-    names = [f"n{number}" for number in range(MAX_POPS_PER_REQUEST)]
+    names = [f"n{number}" for number in range(MAX_WIDTH)]
     for name in names:
         await server.client.upsert_queue(name, resource="local-container", config={})
     queues = [QueueRef(ENTITY, operations.LAUNCH_PROJECT, name) for name in names]
@@ -367,16 +363,14 @@ async def test_a_queue_that_is_gone_keeps_no_item_of_the_others(
         assert "gone" in str(error)
 
 
-async def test_a_service_that_refuses_many_pops_at_once_gets_fewer(server: RealServer):
-    refusing = Counted(server.transport, refuses_over=3)
+@pytest.mark.parametrize("count", [1, 4])
+async def test_a_refusal_of_the_whole_says_nothing_of_the_queues(server: RealServer, count: int):
+    refusing = Counted(server.transport, refuses=True)
     agent = agent_of(refusing)
     await agent.register()
-    pushed = [await server.client.push("q", SPEC) for _ in range(5)]
-    found = await agent.pop([QUEUE] * 8)
-    assert [item.id for item in found if isinstance(item, Item)] == pushed
-    refusing.requests = 0
-    await agent.pop([QUEUE] * 4)
-    assert refusing.requests == 2, "it is remembered"
+    with pytest.raises(Unavailable, match="refused: too many fields"):
+        await agent.pop([QUEUE] * count)
+    assert refusing.requests == 1
 
 
 async def test_other_queues_are_followed_by_the_same_agent(server: RealServer):
@@ -391,17 +385,17 @@ async def test_other_queues_are_followed_by_the_same_agent(server: RealServer):
 
 
 class Counted:
-    """Counts pops' requests, and refuses those with too many at once."""
+    """Counts pops' requests, and may refuse them."""
 
-    def __init__(self, transport: Transport, *, refuses_over: int = 1000) -> None:
+    def __init__(self, transport: Transport, *, refuses: bool = False) -> None:
         self.base_url = transport.base_url
         self.requests = 0
         self.execute = transport.execute
-        self._refuses_over = refuses_over
+        self._refuses = refuses
         self._transport = transport
 
     async def execute_in_parts(self, document: str, variables: dict[str, Any]) -> Parts:
         self.requests += 1
-        if document.count("popFromRunQueue(input") > self._refuses_over:
+        if self._refuses:
             raise RequestRefused("too many fields", status=400)
         return await self._transport.execute_in_parts(document, variables)

@@ -1,8 +1,16 @@
-"""One polled queue: when it is looked into next, how much is asked of it, and how it answered."""
+"""One polled queue: when it is looked into next, in what company, and how it answered.
+
+```
+TRUSTED --a request that it shared fails--> SUSPECT --it fails alone--> SICK
+   ^                                           |                          |
+   +----------------- it answers alone --------+---- ANSWERS_OWED times --+
+```
+"""
 
 import random
 from collections import Counter
 from collections.abc import Sequence
+from enum import Enum, auto
 
 import anyio
 import msgspec
@@ -15,10 +23,19 @@ GROWTH = 1.5
 """By this the pause of an idle queue grows from look to look."""
 MAX_APPETITE = 16
 """Items asked for at once at most, from a queue that gave all that it was asked for."""
-MAX_WIDTH = 50
-"""Looks in one request at most; our server takes some 200, of others nothing is known."""
-NARROWING = 8
-"""By this a request gets narrower that failed as a whole."""
+ANSWERS_OWED = 3
+"""Answers in a row that a queue which failed alone gives alone before it has company again."""
+
+
+class Standing(Enum):
+    """What is known of a queue: a request has one answer for all that share it, or none."""
+
+    TRUSTED = auto()
+    """It is asked together with others."""
+    SUSPECT = auto()
+    """It, or one that was asked with it, kept a request from being answered: it is asked alone."""
+    SICK = auto()
+    """It failed alone."""
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,10 +64,16 @@ class PolledQueue:
         self.interval_seconds = 0.0
         self.due_at = 0.0
         self.appetite = 1
-        self.width = MAX_WIDTH
-        """How many looks a request with this queue may hold: less once such a request failed."""
         self.fault = ""
         """Why it cannot be polled; empty when it can."""
+        self._owed = 0
+
+    @property
+    def standing(self) -> Standing:
+        """Whom it may share a request and its place with."""
+        if not self._owed:
+            return Standing.TRUSTED
+        return Standing.SUSPECT if self._owed == 1 else Standing.SICK
 
     def answered(self, items: int, *, of: int, pace: Pace) -> None:
         """`items` were found in `of` looks."""
@@ -58,7 +81,7 @@ class PolledQueue:
         self.polls["empty"] += of - items
         self.last_answer = anyio.current_time()
         self.fault = ""
-        self.width = min(self.width * 2, MAX_WIDTH)
+        self._owed = max(0, self._owed - 1)
         if items == of:
             self.appetite = min(self.appetite * 2, MAX_APPETITE)
             self.interval_seconds = 0.0
@@ -77,12 +100,16 @@ class PolledQueue:
         if asked is not None:
             self.due_at = max(self.due_at, anyio.current_time() + asked)
 
-    def suspect(self, width: int) -> None:
-        """A request with `width` looks failed as a whole: this queue may be why.
+    def failed_together(self) -> None:
+        """A request that it shared failed, perhaps because of another one: it is asked at once."""
+        self.polls["error"] += 1
+        self.appetite = 1
+        self._owed = max(self._owed, 1)
+        self.due_at = anyio.current_time()
 
-        Two steps to a request of its own: while it hangs, it keeps its company waiting.
-        """
-        self.width = max(1, width // NARROWING)
+    def failed_alone(self) -> None:
+        """What failed was a request of its own."""
+        self._owed = ANSWERS_OWED
 
     def _rest(self, pace: Pace, *, again: bool) -> None:
         longer = pace.poll if again else self.interval_seconds * GROWTH

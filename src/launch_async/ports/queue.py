@@ -29,13 +29,14 @@ class ItemQueue(Protocol):
     """Errors of every verb: `Unavailable` after its own retries, `AgentUnfit` on a refused key."""
 
     async def pop(self, queues: Sequence[QueueRef]) -> Sequence[Popped]:
-        """Look into each of these queues, in as few requests as the service takes.
+        """Look into each of these queues, all with one request.
 
         What is found is leased to this agent for a short time. A queue that is named n times gives
         up to n items. Not retried: an answer that was lost may have leased items already.
 
         Raises:
-            Unavailable: no queue was looked into for certain.
+            Unavailable: it is not known of any queue what it holds; perhaps because of one of them,
+                or because they are too many for the service.
         """
         ...
 

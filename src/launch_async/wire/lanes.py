@@ -44,7 +44,7 @@ class Lane(StrEnum):
 
 PLACES: Mapping[Lane, int] = {
     Lane.PULSE: 8,
-    Lane.POPS: 32,
+    Lane.POPS: 40,  # a few more than the poller has
     Lane.CLAIMS: 32,
     Lane.CALLS: 64,
     Lane.FILES: 16,

@@ -30,7 +30,6 @@ HIDDEN_JOB_TYPE = "sweep-controller"
 """Job type of the agent's hidden run, as W&B's agent sets it (launch-features.md R1)."""
 
 RUNS_PER_REQUEST = 100
-MAX_POPS_PER_REQUEST = 50
 OWN_VERSION = f"launch-async@{__version__}"
 
 _MALFORMED = (KeyError, TypeError, IndexError, AttributeError, ValueError)
@@ -59,7 +58,6 @@ class WandbQueueService:
         self._hidden_run: RunRef | None = None
         self._leases = False
         """Whether the service hands out leases with its items: ours does, W&B's does not."""
-        self._pops_per_request = MAX_POPS_PER_REQUEST
 
     async def register(self) -> str:
         """Raises `AgentUnfit` when a queue does not exist or the API refuses the agent."""
@@ -98,7 +96,6 @@ class WandbQueueService:
             msg = f"{self._transport.base_url} answered the registration without an agent"
             raise AgentUnfit(msg) from error
         self._leases = await self._hands_out_leases()
-        self._pops_per_request = MAX_POPS_PER_REQUEST
         self._agent_id = agent_id
         self._hidden_run = RunRef(entity=entity, project=project, run_id=RunId(name))
         return name
@@ -145,38 +142,17 @@ class WandbQueueService:
             await self._transport.put(made["files"][0]["uploadUrl"], content, headers)
 
     async def pop(self, queues: Sequence[QueueRef]) -> Sequence[Popped]:
-        """Look into these queues, which have one owner, with one request.
-
-        Both services do the fields of a mutation one after the other. One that refuses so many at
-        once is asked for half as many each time, down to one.
-        """
-        found: list[Popped] = []
-        while len(found) < len(queues):
-            batch = queues[len(found) : len(found) + self._pops_per_request]
-            try:
-                found += await self._pop(batch)
-            except RequestRefused as error:
-                if len(batch) == 1:
-                    found.append(Unavailable(f"the queue {batch[0]} was refused: {error}"))
-                    continue
-                self._pops_per_request = max(1, len(batch) // 2)
-                log.info("fewer pops in one request", pops=self._pops_per_request)
-            except Unavailable as error:
-                if not found:
-                    raise
-                found += [error] * (len(queues) - len(found))
-        return found
-
-    async def _pop(self, queues: Sequence[QueueRef]) -> list[Popped]:
-        answer = await self._transport.execute_in_parts(
-            operations.pop_from_queues(len(queues), leased=self._leases),
-            {
-                "entity": queues[0].entity,
-                "project": queues[0].project,
-                "launchAgentId": self._agent_id,
-                **{f"q{index}": queue.name for index, queue in enumerate(queues)},
-            },
-        )
+        """The queues have one owner. Both services do a mutation's fields one after the other."""
+        with _answering("the look"):
+            answer = await self._transport.execute_in_parts(
+                operations.pop_from_queues(len(queues), leased=self._leases),
+                {
+                    "entity": queues[0].entity,
+                    "project": queues[0].project,
+                    "launchAgentId": self._agent_id,
+                    **{f"q{index}": queue.name for index, queue in enumerate(queues)},
+                },
+            )
         return [_popped(queue, f"p{index}", answer) for index, queue in enumerate(queues)]
 
     async def ack(self, item: Item) -> bool:
