@@ -8,6 +8,7 @@ import anyio
 import msgspec
 
 from launch_async.admin.app import serving
+from launch_async.admin.connections import IDLE_SECONDS, MAX_CONNECTIONS
 from launch_async.admin.operated import Operations
 from launch_async.domain.errors import ConfigError
 from launch_async.domain.secret import Secret
@@ -74,8 +75,12 @@ class OperatedAgent:
     def __init__(self) -> None:
         self.now = a_view()
         self.calls: list[tuple[str, ...]] = []
-        self.changes: Sequence[str] | ConfigError = ("max_jobs: 1 -> 2",)
+        self.changes: Sequence[str] | Exception = ("max_jobs: 1 -> 2",)
         self.log = (b"first\n", b"last\n")
+        self.log_fault: Exception | None = None
+        self.log_held: anyio.Event | None = None
+        """Holds the ends of logs back until it is set."""
+        self.readers = 0
         self.released = anyio.Event()
         """Holds the followed log open until it is set."""
         self.followers = 0
@@ -117,16 +122,23 @@ class OperatedAgent:
         return item_id == "item-1"
 
     async def reload(self) -> Sequence[str]:
-        if isinstance(self.changes, ConfigError):
+        if isinstance(self.changes, Exception):
             raise self.changes
         return self.changes
 
     async def log_tail(self, item_id: str, *, lines: int) -> tuple[str, ...]:
+        if self.log_fault is not None:
+            raise self.log_fault
+        self.readers += 1
+        if self.log_held is not None:
+            await self.log_held.wait()
         return tuple(f"{item_id} {number}" for number in range(lines))
 
     async def logs(self, item_id: str) -> AsyncGenerator[bytes, None]:
         self.followers += 1
         try:
+            if self.log_fault is not None:
+                raise self.log_fault
             for piece in self.log:
                 yield piece
             await self.released.wait()
@@ -136,7 +148,13 @@ class OperatedAgent:
 
 @asynccontextmanager
 async def endpoint(
-    agent: OperatedAgent, *, token: str | None = TOKEN, host: str = "127.0.0.1", **given: object
+    agent: OperatedAgent,
+    *,
+    token: str | None = TOKEN,
+    host: str = "127.0.0.1",
+    max_connections: int = MAX_CONNECTIONS,
+    idle_seconds: float = IDLE_SECONDS,
+    **given: object,
 ) -> AsyncGenerator[aiohttp.ClientSession]:
     """A client of a served endpoint; it sends the right token."""
     levels: list[str] = []
@@ -147,7 +165,13 @@ async def endpoint(
     )
     operations = replace(operations, **given)
     async with (
-        serving(operations, host=host, port=0) as url,
+        serving(
+            operations,
+            host=host,
+            port=0,
+            max_connections=max_connections,
+            idle_seconds=idle_seconds,
+        ) as url,
         aiohttp.ClientSession(
             base_url=url.replace("0.0.0.0", "127.0.0.1"),  # noqa: S104 - where it listened
             headers={"Authorization": f"Bearer {TOKEN}"},
@@ -155,6 +179,12 @@ async def endpoint(
         ) as session,
     ):
         yield session
+
+
+def address(session: aiohttp.ClientSession) -> tuple[str, int]:
+    """Where the endpoint of this client listens."""
+    host, _, port = str(session._base_url).removeprefix("http://").rstrip("/").rpartition(":")
+    return host, int(port)
 
 
 async def get(session: aiohttp.ClientSession, path: str, **given: str) -> tuple[int, str]:

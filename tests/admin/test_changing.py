@@ -1,10 +1,13 @@
 """What the endpoint changes, and for whom."""
 
+import anyio
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
-from launch_async.domain.errors import ConfigError
-from operated_agent import OperatedAgent, endpoint, get, post
+from launch_async.admin.access import MAX_ANSWERS
+from launch_async.domain.errors import AgentUnfit, ConfigError
+from operated_agent import OperatedAgent, a_view, address, an_item, endpoint, get, post
 
 pytestmark = pytest.mark.anyio
 
@@ -56,6 +59,49 @@ async def test_reading_has_no_login():
         for path in ("/livez", "/readyz", "/metrics", "/status", "/queues", "/items"):
             assert (await get(session, path, Authorization=""))[0] == 200
         assert (await get(session, "/debug/tasks"))[0] == 403
+
+
+async def test_readers_do_not_keep_changes_waiting():
+    agent = OperatedAgent()
+    agent.log_held = anyio.Event()
+    agent.now = a_view(items=(an_item(1),))
+    async with endpoint(agent) as session, anyio.create_task_group() as group:
+        for _ in range(MAX_ANSWERS):
+            group.start_soon(get, session, "/items/item-1/logs")
+        with anyio.fail_after(10):
+            while agent.readers < MAX_ANSWERS:
+                await anyio.sleep(0.005)
+        assert (await get(session, "/status"))[0] == 503
+        assert (await post(session, "/drain"))[0] == 202
+        agent.log_held.set()
+
+
+async def test_a_token_that_is_no_text_is_a_wrong_one():
+    request = b"POST /drain HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\xfe\r\n\r\n"
+    agent = OperatedAgent()
+    async with endpoint(agent) as session, await anyio.connect_tcp(*address(session)) as stream:
+        await stream.send(request)
+        assert (await stream.receive()).startswith(b"HTTP/1.1 401 ")
+    assert agent.calls == []
+
+
+async def test_a_reason_of_the_agent_is_no_fault_of_the_endpoint():
+    agent = OperatedAgent()
+    agent.changes = AgentUnfit("the journal cannot be written")
+    async with endpoint(agent) as session:
+        status, text = await post(session, "/reload")
+    assert (status, msgspec.json.decode(text)["error"]) == (503, "the journal cannot be written")
+
+
+async def test_a_fault_of_ours_is_said_and_costs_one_answer():
+    agent = OperatedAgent()
+    agent.changes = RuntimeError("unforeseen")
+    with capture_logs() as logs:
+        async with endpoint(agent) as session:
+            status, text = await post(session, "/reload")
+            assert (await get(session, "/livez"))[0] == 200
+    assert (status, "unforeseen" in text) == (500, False)
+    assert [line["path"] for line in logs if line["log_level"] == "error"] == ["/reload"]
 
 
 async def test_a_get_changes_nothing():

@@ -11,7 +11,7 @@ from launch_async.admin import scrapes
 from launch_async.domain.phase import Phase
 from launch_async.kit.durations import BOUNDS_SECONDS, Durations
 from launch_async.ports.status import DurationsView, LimitView
-from operated_agent import OperatedAgent, a_backend, a_queue, a_view, endpoint, get
+from operated_agent import OperatedAgent, a_backend, a_queue, a_view, address, endpoint, get
 
 pytestmark = pytest.mark.anyio
 
@@ -119,11 +119,24 @@ async def test_openmetrics_is_given_to_who_asks():
     assert text.endswith("# EOF\n")
 
 
+async def test_what_a_scraper_asks_for_makes_no_rendering_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(scrapes, "FRESH_SECONDS", 3600.0)
+    agent = OperatedAgent()
+    async with endpoint(agent) as session:
+        for version in range(STORM):
+            accept = f"application/openmetrics-text; version=1.0.{version}"
+            status, text = await get(session, "/metrics", Accept=accept)
+            assert (status, text.endswith("# EOF\n")) == (200, True)
+        assert (await get(session, "/metrics", Accept="text/plain; version=x"))[0] == 200
+    assert agent.calls == [("view", "0")] * 2
+
+
 async def test_readers_who_never_read_keep_nobody_else_waiting():
     agent = OperatedAgent()
     async with endpoint(agent) as session:
-        port = int(str(session._base_url).rstrip("/").rsplit(":", 1)[1])
-        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(SLOW_READERS)]
+        idle = [socket.create_connection(address(session)) for _ in range(SLOW_READERS)]
         try:
             for connection in idle:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 
+import aiohttp
 import anyio
 import msgspec
 import pytest
 
+from launch_async.admin import reading
 from launch_async.admin.app import MAX_FOLLOWERS
+from launch_async.domain.errors import Unavailable
 from launch_async.ports.status import AgentView
 from operated_agent import OperatedAgent, a_queue, a_view, an_item, endpoint, get
 
@@ -70,6 +73,8 @@ async def test_an_explanation_is_given_for_items_and_queues():
             "builds are busy"
         ]
         assert decoded(await get(session, "/queues/q/explain"))["state"] == "preparing"
+        status, text = await get(session, "/queues/r/explain")
+        assert (status, "does not poll a queue 'r'; it polls q" in text) == (404, True)
         assert (await get(session, "/items/item-2/explain"))[0] == 404
 
 
@@ -81,13 +86,47 @@ async def test_queues_are_listed():
     assert [(queue["name"], queue["paused"]) for queue in queues] == [("q", False), ("b", True)]  # type: ignore[index]
 
 
+def printing_agent() -> OperatedAgent:
+    agent = OperatedAgent()
+    agent.now = a_view(items=(an_item(1, id="i"),))
+    return agent
+
+
 async def test_the_last_lines_of_a_log_are_given():
-    async with endpoint(OperatedAgent()) as session:
+    async with endpoint(printing_agent()) as session:
         assert await get(session, "/items/i/logs?lines=2") == (200, "i 0\ni 1\n")
 
 
+@pytest.mark.parametrize("query", ["", "?follow=1"])
+async def test_an_item_that_is_not_open_has_no_log_rather_than_an_empty_one(query: str):
+    async with endpoint(printing_agent()) as session:
+        status, text = await get(session, f"/items/other/logs{query}")
+    assert (status, "other is not open at this agent" in text) == (404, True)
+
+
+async def test_a_backend_that_cannot_say_what_was_printed_is_quoted():
+    agent = printing_agent()
+    agent.log_fault = Unavailable("no Docker engine answers")
+    async with endpoint(agent) as session:
+        status, text = await get(session, "/items/i/logs")
+        followed = await get(session, "/items/i/logs?follow=1")
+    assert (status, msgspec.json.decode(text)) == (503, {"error": "no Docker engine answers"})
+    assert followed == (200, "launch-async: the log ends here: no Docker engine answers\n")
+
+
+async def test_a_follower_who_reads_nothing_loses_its_place(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reading, "STALLED_SECONDS", 0.2)
+    agent = printing_agent()
+    agent.log = (b"x" * 1_000_000,) * 100
+    async with endpoint(agent) as session, session.get("/items/i/logs?follow=1") as response:
+        await until(lambda: agent.followers == 1)
+        await until(lambda: agent.followers == 0)
+        with pytest.raises(aiohttp.ClientError):
+            await response.read()
+
+
 async def test_a_log_is_followed_to_its_end():
-    agent = OperatedAgent()
+    agent = printing_agent()
     async with endpoint(agent) as session, session.get("/items/i/logs?follow=1") as response:
         assert await response.content.readline() == b"first\n"
         assert await response.content.readline() == b"last\n"
@@ -96,7 +135,7 @@ async def test_a_log_is_followed_to_its_end():
 
 
 async def test_a_follower_who_leaves_frees_the_log():
-    agent = OperatedAgent()
+    agent = printing_agent()
     agent.log = (b"x" * 65536,) * 10_000
     async with endpoint(agent) as session:
         async with session.get("/items/i/logs?follow=1") as response:
@@ -106,7 +145,7 @@ async def test_a_follower_who_leaves_frees_the_log():
 
 
 async def test_there_are_only_so_many_followers_and_probes_answer_meanwhile():
-    agent = OperatedAgent()
+    agent = printing_agent()
     async with endpoint(agent) as session, anyio.create_task_group() as group:
         for _ in range(MAX_FOLLOWERS):
             group.start_soon(get, session, "/items/i/logs?follow=1")
@@ -117,7 +156,7 @@ async def test_there_are_only_so_many_followers_and_probes_answer_meanwhile():
 
 
 async def test_logs_need_the_token_where_others_than_this_machine_can_ask():
-    agent = OperatedAgent()
+    agent = printing_agent()
     agent.released.set()
     wrong = {"Authorization": "Bearer no"}
     async with endpoint(agent, host="0.0.0.0") as session:  # noqa: S104

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from launch_async.cli.agent import agent
+from launch_async.cli.main import main
+from launch_async.config.model import AgentSection, LaunchConfig, OrphansConfig, RetentionConfig
 
 KEY = "k" * 40
 FILE = """\
@@ -49,8 +50,8 @@ def environ(service: socket.socket, tmp_path: Path) -> dict[str, str | None]:
 def check(environ: dict[str, str | None], tmp_path: Path, text: str, *words: str) -> Result:
     path = tmp_path / "c.yaml"
     path.write_text(text)
-    words = ("--check-config", "-c", str(path), *words)
-    return CliRunner().invoke(agent, words, env=environ)
+    words = ("agent", "--check-config", "-c", str(path), *words)
+    return CliRunner().invoke(main, words, env=environ)
 
 
 def rows(result: Result) -> dict[str, list[str]]:
@@ -124,6 +125,11 @@ def test_a_missing_key_is_a_warning(environ: dict[str, str | None], tmp_path: Pa
             {},
             "the admin token file /no cannot be read",
         ),
+        ("queues: [a]\nagent: {admin: '[::1:80'}\n", {}, "agent.admin is '[::1:80'; it must look"),
+        ("queues: [a]\nagent: {admin: 'h:²'}\n", {}, "agent.admin is 'h:²'; it must look like"),
+        ("queues: [a]\nagent: {admin: 'a b:1'}\n", {}, "agent.admin is 'a b:1'; it must look"),
+        ("queues: [a]\nagent: {state_dir: ''}\n", {}, "agent.state_dir is empty"),
+        ("queues: [a]\n", {"SSL_CERT_FILE": "/no"}, "/no is not a readable bundle"),
         ("queues: [a]\n", {"WANDB_HTTP_TIMEOUT": "x"}, "WANDB_HTTP_TIMEOUT is 'x'"),
         ("queues: [a]\n", {"WANDB_BASE_URL": "ftp://x"}, "must look like http://HOST"),
     ],
@@ -138,3 +144,36 @@ def test_what_would_stop_the_start_is_one_error_with_exit_2(
     result = check(environ | variable, tmp_path, text)
     assert result.exit_code == 2
     assert said in result.output
+
+
+def test_every_setting_is_shown(environ: dict[str, str | None], tmp_path: Path):
+    shown = rows(check(environ, tmp_path, FILE))
+    for section, path in (
+        (LaunchConfig, ""),
+        (AgentSection, "agent."),
+        (OrphansConfig, "agent.orphans."),
+        (RetentionConfig, "agent.retention."),
+    ):
+        names = set(section.__struct_fields__) - {"queues", "agent", "targets"}
+        names -= {"orphans", "retention"}
+        assert {path + name for name in names} <= shown.keys()
+    assert shown["agent.item_retries"] == ["5", "default"]
+    assert shown["agent.macros"] == ["none", "default"]
+    assert shown["agent.grace"] == ["30", "s", "default"]
+
+
+def test_what_is_in_the_sections_of_clouds_is_not_shown(
+    environ: dict[str, str | None], tmp_path: Path
+):
+    result = check(environ, tmp_path, "queues: [a]\nregistry: {type: ecr, uri: hidden}\n")
+    assert rows(result)["registry"] == ["given", f"{tmp_path / 'c.yaml'}:2:1"]
+    assert "hidden" not in result.output
+
+
+@pytest.mark.parametrize("name", ["", "q" * 65])
+def test_a_queue_of_the_command_line_has_a_name(
+    environ: dict[str, str | None], tmp_path: Path, name: str
+):
+    result = check(environ, tmp_path, FILE, "-q", name)
+    assert result.exit_code == 2
+    assert "-q: a queue's name has 1 to 64 characters" in result.output

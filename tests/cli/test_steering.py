@@ -135,10 +135,16 @@ def test_of_an_item_that_is_not_open_the_queues_say_why_it_may_wait(served: Serv
 
 
 def test_logs_are_printed_and_followed(served: Served):
-    assert served("item", "logs", "-n", "2", "i").stdout == "i 0\ni 1\n"
+    assert served("item", "logs", "-n", "2", "item-2").stdout == "item-2 0\nitem-2 1\n"
     served.agent.released.set()
-    assert served("item", "logs", "-f", "i").stdout == "first\nlast\n"
-    assert served("item", "logs", "-f", "i", "--json").stdout.startswith('"')
+    assert served("item", "logs", "-f", "item-2").stdout == "first\nlast\n"
+    assert served("item", "logs", "-f", "item-2", "--json").stdout.startswith('"')
+
+
+@pytest.mark.parametrize("flags", [(), ("-f",)])
+def test_an_item_that_is_not_open_has_no_log(served: Served, flags: tuple[str, ...]):
+    done = served("item", "logs", *flags, "unheard", code=1)
+    assert (done.stdout, "unheard is not open" in done.stderr) == ("", True)
 
 
 def test_the_token_is_taken_from_a_file_a_variable_or_the_configuration(
@@ -160,6 +166,14 @@ def test_the_agents_own_flag_for_its_file_serves_its_commands_too(served: Served
     assert "agent-1" in done.stdout
 
 
+@pytest.mark.parametrize("flag", [("-q", "x"), ("-j", "2"), ("-v",), ("--check-config",)])
+def test_a_flag_of_a_start_is_refused_where_it_would_do_nothing(
+    served: Served, flag: tuple[str, ...]
+):
+    done = served("agent", *flag, "status", code=2)
+    assert f"{flag[0]} is for the start of an agent" in done.stderr
+
+
 def test_one_line_says_that_no_agent_answers():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -173,7 +187,15 @@ def test_one_line_says_that_no_agent_answers():
 
 @pytest.mark.parametrize(
     ("admin", "words"),
-    [("nonsense", "must look like"), ("127.0.0.1:0", "any free port")],
+    [
+        ("nonsense", "must look like"),
+        ("127.0.0.1:²", "must look like"),
+        ("http://127.0.0.1:8484", "must look like"),
+        ("::1:8484", "must look like"),
+        ("[::1:8484", "must look like"),
+        ("a b:8484", "must look like"),
+        ("127.0.0.1:0", "any free port"),
+    ],
 )
 def test_an_address_that_cannot_be_asked_is_a_wrong_setting(admin: str, words: str):
     done = CliRunner().invoke(main, ["agent", "status", "--admin", admin])

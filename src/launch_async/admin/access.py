@@ -30,7 +30,7 @@ def with_token(token: Secret[str] | None, handler: Handler) -> Handler:
         if token is None:
             return web.Response(text=NOT_ENABLED, status=403)
         given = request.headers.get(hdrs.AUTHORIZATION, "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), token.reveal().encode()):
+        if not hmac.compare_digest(given.encode(errors="replace"), token.reveal().encode()):
             challenge = {hdrs.WWW_AUTHENTICATE: "Bearer"}
             return web.Response(text=NOT_KNOWN, status=401, headers=challenge)
         return await handler(request)
@@ -61,7 +61,7 @@ def at_most(
                 except ConnectionError:
                     pass  # the client left; that is its own affair
                 return response
-            _hang_up(request)
+            hang_up(request)
             return web.Response(status=503)
         finally:
             limiter.release()
@@ -69,6 +69,7 @@ def at_most(
     return bounded
 
 
-def _hang_up(request: web.Request) -> None:
+def hang_up(request: web.Request) -> None:
+    """End the connection, whatever it has still to send."""
     if request.transport is not None:
         request.transport.abort()

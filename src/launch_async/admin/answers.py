@@ -3,7 +3,13 @@
 from typing import Any
 
 import msgspec
+import structlog
 from aiohttp import web
+
+from launch_async.admin.access import Handler
+from launch_async.domain.errors import LaunchError
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 def json_answer(value: Any, *, status: int = 200) -> web.Response:
@@ -15,6 +21,20 @@ def json_answer(value: Any, *, status: int = 200) -> web.Response:
 def refused(text: str, *, status: int) -> web.Response:
     """`{"error": text}`."""
     return json_answer({"error": text}, status=status)
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What the agent says no to with a reason is no fault of the endpoint; the rest is one."""
+    try:
+        return await handler(request)
+    except (web.HTTPException, web.RequestPayloadError, ConnectionError):
+        raise  # the client's affair
+    except LaunchError as error:
+        return refused(str(error), status=503)
+    except Exception:
+        log.exception("admin endpoint: a fault of ours", path=request.path)
+        return refused("a fault in launch-async; its log has the traceback", status=500)
 
 
 def whole(request: web.Request, name: str, *, default: int, most: int) -> int:

@@ -5,18 +5,23 @@
 /metrics              one rendering a second for all scrapers
 /status /queues …     at most so many answers at once
 /items/ID/logs        a few followers at once
-POST                  with the token alone
+POST                  with the token alone; readers cannot take their places
 ```
 """
 
-from collections.abc import AsyncGenerator, Mapping
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import cast
 
 import anyio
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from launch_async.admin.access import MAX_ANSWERS, Handler, at_most, with_token
+from launch_async.admin.answers import answer_errors
 from launch_async.admin.changing import Changing
+from launch_async.admin.connections import IDLE_SECONDS, MAX_CONNECTIONS, Connections
 from launch_async.admin.health import liveness, readiness
 from launch_async.admin.metrics import registry_of
 from launch_async.admin.operated import Operations
@@ -26,10 +31,15 @@ from launch_async.kit.addresses import is_loopback
 
 SHUTDOWN_SECONDS = 1.0
 MAX_FOLLOWERS = 16
+MAX_CHANGES = 8
 MAX_BODY_BYTES = 4096
+NO_LOG = logging.Logger("nobody's", level=logging.CRITICAL)  # noqa: LOG001 - and only here
+"""For aiohttp, which logs a traceback for each client that speaks no HTTP."""
 
 
-def create_app(operations: Operations, *, open_logs: bool = True) -> web.Application:
+def create_app(
+    operations: Operations, *, open_logs: bool = True, middlewares: Sequence[Middleware] = ()
+) -> web.Application:
     """The application; it asks the agent at each request and keeps nothing but rendered metrics.
 
     Logs need the token unless `open_logs`: jobs print what is not for everybody on a network.
@@ -39,6 +49,7 @@ def create_app(operations: Operations, *, open_logs: bool = True) -> web.Applica
     scrapes = Scrapes(registry_of(agent, lag, backends))
     answers = anyio.CapacityLimiter(MAX_ANSWERS)
     followers = anyio.CapacityLimiter(MAX_FOLLOWERS)
+    changes = anyio.CapacityLimiter(MAX_CHANGES)
 
     async def livez(request: web.Request) -> web.Response:
         return _checks(request, liveness(lag))
@@ -56,12 +67,12 @@ def create_app(operations: Operations, *, open_logs: bool = True) -> web.Applica
         return web.get(path, at_most(answers, handler))
 
     def change(path: str, handler: Handler) -> web.RouteDef:
-        return web.post(path, with_token(operations.token, at_most(answers, handler)))
+        return web.post(path, with_token(operations.token, at_most(changes, handler)))
 
     def secret(path: str, handler: Handler) -> web.RouteDef:
         return web.get(path, with_token(operations.token, handler))
 
-    app = web.Application(client_max_size=MAX_BODY_BYTES)
+    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[*middlewares, answer_errors])
     app.add_routes(
         [
             web.get("/livez", livez),
@@ -70,12 +81,12 @@ def create_app(operations: Operations, *, open_logs: bool = True) -> web.Applica
             read("/metrics", scrapes.answer),
             read("/status", reading.status),
             read("/queues", reading.queues),
-            read("/queues/{id}/explain", reading.explain),
+            read("/queues/{name}/explain", reading.explain_queue),
             read("/items", reading.items),
             read("/items/{id}", reading.item),
-            read("/items/{id}/explain", reading.explain),
+            read("/items/{id}/explain", reading.explain_item),
             web.get("/items/{id}/logs", logs) if open_logs else secret("/items/{id}/logs", logs),
-            secret("/debug/tasks", at_most(answers, reading.tasks)),
+            secret("/debug/tasks", at_most(changes, reading.tasks)),
             change("/drain", changing.drain),
             change("/queues/{name}/pause", changing.of_queue(agent.pause, "paused")),
             change("/queues/{name}/resume", changing.of_queue(agent.resume, "resumed")),
@@ -88,20 +99,41 @@ def create_app(operations: Operations, *, open_logs: bool = True) -> web.Applica
 
 
 @asynccontextmanager
-async def serving(operations: Operations, *, host: str, port: int) -> AsyncGenerator[str, None]:
+async def serving(
+    operations: Operations,
+    *,
+    host: str,
+    port: int,
+    max_connections: int = MAX_CONNECTIONS,
+    idle_seconds: float = IDLE_SECONDS,
+) -> AsyncGenerator[str, None]:
     """Serve while the block runs; gives the endpoint's address.
 
     Raises:
         OSError: the address cannot be listened on.
     """
-    app = create_app(operations, open_logs=is_loopback(f"http://{_bracketed(host)}"))
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    connections = Connections(max_connections)
+    app = create_app(
+        operations,
+        open_logs=is_loopback(f"http://{_bracketed(host)}"),
+        middlewares=[connections.middleware],
+    )
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        logger=NO_LOG,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+        keepalive_timeout=idle_seconds,
+    )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
-        await site.start()
-        bound: int = runner.addresses[0][1]
-        yield f"http://{_bracketed(host)}:{bound}"
+        server = cast("web.Server", runner.server)  # there is one from setup to cleanup
+        listener = await connections.listen(server, host=host, port=port)
+        try:
+            bound: int = listener.sockets[0].getsockname()[1]
+            yield f"http://{_bracketed(host)}:{bound}"
+        finally:
+            listener.close()
     finally:
         with anyio.CancelScope(shield=True):
             await runner.cleanup()

@@ -2,8 +2,10 @@
 
 from contextlib import aclosing
 
+import anyio
 from aiohttp import web
 
+from launch_async.admin.access import hang_up
 from launch_async.admin.answers import json_answer, refused, whole
 from launch_async.admin.operated import Operated
 from launch_async.admin.tasks import tasks_now
@@ -13,6 +15,8 @@ SHOWN_ITEMS = 100
 MOST_ITEMS = 1_000
 LOG_LINES = 100
 MOST_LOG_LINES = 10_000
+STALLED_SECONDS = 300.0
+"""For one piece of a followed log."""
 SHOWN_TASKS = 200
 MOST_TASKS = 5_000
 
@@ -44,38 +48,67 @@ class Reading:
         found = self._agent.item(wanted)
         return not_open(wanted) if found is None else json_answer(found)
 
-    async def explain(self, request: web.Request) -> web.Response:
-        """Why an item or a queue is where it is."""
-        name = request.match_info["id"]
+    async def explain_item(self, request: web.Request) -> web.Response:
+        """Why an item is where it is."""
+        wanted = request.match_info["id"]
+        explanation = self._agent.explain(wanted)
+        return not_open(wanted) if explanation is None else json_answer(explanation)
+
+    async def explain_queue(self, request: web.Request) -> web.Response:
+        """Why a queue is as it is."""
+        name = request.match_info["name"]
         explanation = self._agent.explain(name)
-        return not_open(name) if explanation is None else json_answer(explanation)
+        if explanation is not None:
+            return json_answer(explanation)
+        polled = ", ".join(queue.name for queue in self._agent.view(items=0).queues)
+        return refused(f"this agent does not poll a queue {name!r}; it polls {polled}", status=404)
 
     async def log_tail(self, request: web.Request) -> web.Response:
         """The last `?lines=` of what an item's run printed."""
         wanted = request.match_info["id"]
         count = whole(request, "lines", default=LOG_LINES, most=MOST_LOG_LINES)
-        try:
-            lines = await self._agent.log_tail(wanted, lines=count)
-        except LaunchError as error:
-            return refused(str(error), status=502)
+        if self._agent.item(wanted) is None:
+            return not_open(wanted)
+        lines = await self._agent.log_tail(wanted, lines=count)
         return web.Response(text="".join(f"{line}\n" for line in lines))
 
     async def follow(self, request: web.Request) -> web.StreamResponse:
-        """All that is left of a run's log, as it grows; a reader that is slow slows only itself."""
+        """All that is left of a run's log, as it grows; a reader that is slow slows only itself,
+        and one that reads nothing at all loses its place.
+        """
+        wanted = request.match_info["id"]
+        if self._agent.item(wanted) is None:
+            return not_open(wanted)
         response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
         await response.prepare(request)
-        async with aclosing(self._agent.logs(request.match_info["id"])) as pieces:
-            async for piece in pieces:
-                try:
-                    await response.write(piece)
-                except ConnectionError:  # the reader left
-                    break
+        try:
+            async with aclosing(self._agent.logs(wanted)) as pieces:
+                async for piece in pieces:
+                    if not await _written(piece, response, request):
+                        return response
+        except LaunchError as error:  # the answer has begun: it is too late for a refusal
+            await _written(
+                f"launch-async: the log ends here: {error}\n".encode(), response, request
+            )
         return response
 
     async def tasks(self, request: web.Request) -> web.Response:
         """What the tasks of the loop wait for; `?name=` is the begin of a name."""
         most = whole(request, "limit", default=SHOWN_TASKS, most=MOST_TASKS)
         return json_answer(tasks_now(name=request.query.get("name", ""), limit=most))
+
+
+async def _written(piece: bytes, response: web.StreamResponse, request: web.Request) -> bool:
+    """Whether the reader is still there."""
+    try:
+        with anyio.fail_after(STALLED_SECONDS):
+            await response.write(piece)
+    except ConnectionError:
+        return False
+    except TimeoutError:
+        hang_up(request)
+        return False
+    return True
 
 
 def not_open(item_id: str) -> web.Response:

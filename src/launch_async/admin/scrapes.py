@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 FRESH_SECONDS = 1.0
+OPENMETRICS = "application/openmetrics-text"
 
 
 class Scrapes:
@@ -17,8 +18,11 @@ class Scrapes:
         self.renderings = 0
 
     async def answer(self, request: web.Request) -> web.Response:
-        """Prometheus' text format, or OpenMetrics where that is asked for."""
-        encode, content_type = choose_encoder(request.headers.get(hdrs.ACCEPT, ""))
+        """Prometheus' text format, or OpenMetrics where that is asked for: no more than these two,
+        since the rest of what a scraper says of them would be as many renderings.
+        """
+        wanted = OPENMETRICS if OPENMETRICS in request.headers.get(hdrs.ACCEPT, "") else ""
+        encode, content_type = choose_encoder(wanted)
         now = anyio.current_time()
         since, body = self._rendered.get(content_type, (-FRESH_SECONDS, b""))
         if now - since >= FRESH_SECONDS or not body:

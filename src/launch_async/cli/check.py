@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
+import msgspec
 
 from launch_async.cli.addresses import address_of
 from launch_async.config.admin import find_agent_token
@@ -11,9 +12,27 @@ from launch_async.config.login import find_base_url, find_login
 from launch_async.config.model import LaunchConfig, QueueConfig
 from launch_async.config.sources import NO_QUEUE, Settled, http_timeout_seconds
 from launch_async.config.traps import Trap, find_traps
-from launch_async.domain.errors import ConfigError
+from launch_async.domain.errors import AgentUnfit, ConfigError
+from launch_async.wire.network import ca_file_of, tls_of
 
 Row = tuple[str, str, str]
+
+_SECTIONS = ("environment", "registry", "builder")
+"""Without effect yet; what is in them may be secret and is not shown."""
+_UNSET = {
+    "entity": "the login's own",
+    "agent.name": "the host's",
+    "agent.admin": "off",
+}
+_ZERO_IS_OFF = frozenset({"start_timeout", "run_timeout"})
+_SECONDS = _ZERO_IS_OFF | {
+    "grace",
+    "heartbeat",
+    "patience",
+    "poll",
+    "poll_max",
+    "stopped_run_timeout",
+}
 
 
 def check_config(
@@ -32,6 +51,7 @@ def check_config(
     if config.agent.admin_token_file:
         find_agent_token(Path(config.agent.admin_token_file), {})
     http_timeout_seconds(environ)
+    _check_certificates(environ)
     base_url = find_base_url(environ, home=home, working_dir=working_dir)
     traps = [Trap("", warning) for warning in settled.loaded.warnings]
     traps += find_traps(settled, environ)
@@ -51,26 +71,36 @@ def check_config(
     click.echo(f"the settings are valid; warnings: {len(traps)}")
 
 
+def _check_certificates(environ: Mapping[str, str]) -> None:
+    try:
+        tls_of(ca_file_of(environ))
+    except AgentUnfit as error:
+        raise ConfigError(str(error)) from error
+
+
 def _rows(settled: Settled, config: LaunchConfig) -> Iterator[Row]:
-    agent = config.agent
+    """Every setting but those of queues."""
+    for name in _SECTIONS:
+        given = getattr(config, name) is not None
+        yield name, "given" if given else "not set", settled.origin(name)
+    for key, value in _settings(config, ""):
+        shown = str(config.state_dir) if key == "agent.state_dir" else _shown(key, value)
+        yield key, shown, settled.origin(key)
 
-    def row(key: str, value: str) -> Row:
-        return key, value, settled.origin(key)
 
-    yield row("entity", config.entity or "the login's own")
-    yield row("max_jobs", _limit(config.max_jobs))
-    yield row("max_schedulers", _limit(config.max_schedulers))
-    for name, target in agent.targets.items():
-        yield row(f"agent.targets.{name}.max_jobs", _limit(target.max_jobs))
-    yield row("agent.waiting", str(agent.waiting))
-    yield row("agent.builds", str(agent.builds))
-    for name in ("poll", "poll_max", "heartbeat", "grace", "patience"):
-        yield row(f"agent.{name}", f"{getattr(agent, name):g} s")
-    yield row("stopped_run_timeout", f"{config.stopped_run_timeout} s")
-    yield row("secure_mode", _truth(config.secure_mode))
-    yield row("agent.require_run_key", _truth(agent.require_run_key))
-    yield row("agent.state_dir", str(config.state_dir))
-    yield row("agent.admin", agent.admin or "off")
+def _settings(section: msgspec.Struct, path: str) -> Iterator[tuple[str, object]]:
+    """Values by dotted key, those of sections within a section too."""
+    for name in section.__struct_fields__:
+        key, value = path + name, getattr(section, name)
+        if key == "queues" or key in _SECTIONS:
+            continue
+        if isinstance(value, msgspec.Struct):
+            yield from _settings(value, f"{key}.")
+        elif isinstance(value, dict):
+            for inner, part in value.items():
+                yield from _settings(part, f"{key}.{inner}.")
+        else:
+            yield key, value
 
 
 def _queue_rows(settled: Settled, queue: QueueConfig) -> Iterator[Row]:
@@ -82,13 +112,12 @@ def _queue_rows(settled: Settled, queue: QueueConfig) -> Iterator[Row]:
         "start_timeout": (queue.start_timeout, agent.start_timeout),
         "run_timeout": (queue.run_timeout, agent.run_timeout),
     }
-    yield "max_jobs", _limit(queue.max_jobs), settled.origin(f"{path}.max_jobs")
-    yield "weight", f"{queue.weight:g}", settled.origin(f"{path}.weight")
+    for name in ("max_jobs", "weight", "paused"):
+        value = _shown(name, getattr(queue, name))
+        yield name, value, settled.origin(f"{path}.{name}")
     for name, (own, common) in timeouts.items():
-        value = common if own is None else own
-        keys = (f"{path}.{name}",) if own is not None else (f"agent.{name}",)
-        yield name, f"{value:g} s" if value else "no limit", settled.origin(*keys)
-    yield "paused", _truth(queue.paused), settled.origin(f"{path}.paused")
+        key = f"agent.{name}" if own is None else f"{path}.{name}"
+        yield name, _shown(name, common if own is None else own), settled.origin(key)
 
 
 def _table(heads: Row, rows: Sequence[Row]) -> None:
@@ -97,9 +126,17 @@ def _table(heads: Row, rows: Sequence[Row]) -> None:
         click.echo(f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
 
 
-def _limit(value: int) -> str:
-    return "no limit" if value == -1 else str(value)
-
-
-def _truth(value: bool) -> str:
-    return "true" if value else "false"
+def _shown(key: str, value: object) -> str:
+    name = key.rpartition(".")[2]
+    if value == -1 or (value == 0 and name in _ZERO_IS_OFF):
+        return "no limit"
+    match value:
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            number = str(value) if isinstance(value, int) else f"{value:g}"
+            return f"{number} s" if name in _SECONDS else number
+        case tuple():
+            return ", ".join(map(str, value)) or "none"
+        case _:
+            return str(value) if value else _UNSET.get(key, "not set")
