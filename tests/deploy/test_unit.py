@@ -1,4 +1,4 @@
-"""The agent's systemd unit, by systemd's own word where it is installed."""
+"""The systemd units, by systemd's own word where it is installed."""
 
 import configparser
 import shutil
@@ -10,9 +10,10 @@ import pytest
 from launch_async.cli.output import EXIT_CONFIG, EXIT_UNFIT
 from launch_async.config.model import AgentSection
 
-UNIT = Path(__file__).parents[2] / "deploy" / "launch-agent.service"
-MOST_EXPOSED = 4.5
-"""Of 10, by `systemd-analyze security`; what jobs need keeps it from less."""
+DEPLOY = Path(__file__).parents[2] / "deploy"
+UNIT = DEPLOY / "launch-agent.service"
+MOST_EXPOSED = {"launch-agent.service": 4.5, "launch-server.service": 3.5}
+"""Of 10, by `systemd-analyze security`; what jobs need keeps the agent's from less."""
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,11 @@ def service() -> configparser.SectionProxy:
 def test_a_stop_of_the_unit_leaves_jobs_alone(service: configparser.SectionProxy):
     assert service["KillMode"] == "process"
     assert service["OOMPolicy"] == "continue"
+
+
+def test_jobs_run_as_another_user_than_the_control_plane(service: configparser.SectionProxy):
+    server = (DEPLOY / "launch-server.service").read_text().splitlines()
+    assert f"User={service['User']}" not in server
 
 
 def test_what_asks_for_a_person_is_not_restarted(service: configparser.SectionProxy):
@@ -46,10 +52,12 @@ def test_the_sandbox_leaves_jobs_their_devices_and_their_temporary_files(
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
-def test_systemd_understands_the_unit_and_finds_it_closed(tmp_path: Path):
+@pytest.mark.parametrize("name", MOST_EXPOSED)
+def test_systemd_understands_the_unit_and_finds_it_closed(name: str, tmp_path: Path):
     # systemd looks for the program; ours is not under /opt while we test.
-    unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace("/opt/launch-async/bin/launch-async", "/bin/true"))
+    unit = tmp_path / name
+    installed = (DEPLOY / name).read_text()
+    unit.write_text(installed.replace("/opt/launch-async/bin/launch-async", "/bin/true"))
     verified = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)],
         capture_output=True,
@@ -57,14 +65,14 @@ def test_systemd_understands_the_unit_and_finds_it_closed(tmp_path: Path):
         timeout=60,
         check=False,
     )
-    complaints = [line for line in verified.stderr.splitlines() if UNIT.name in line]
+    complaints = [line for line in verified.stderr.splitlines() if name in line]
     assert complaints == []
     exposed = subprocess.run(
         [
             "systemd-analyze",
             "security",
             "--offline=true",
-            f"--threshold={int(MOST_EXPOSED * 10)}",
+            f"--threshold={int(MOST_EXPOSED[name] * 10)}",
             str(unit),
         ],
         capture_output=True,
