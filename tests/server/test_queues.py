@@ -5,10 +5,12 @@ from typing import Any
 
 import anyio
 import pytest
-from launch_harness import CANCEL, CANCEL_ALL, CHANGE, REQUEUE, WHERE, Launch
+from launch_harness import CANCEL, CANCEL_ALL, CHANGE, REQUEUE, WHERE, Launch, spec
 from server_harness import Http, Server
 
 from client_documents import client_document
+from launch_async.server.queueing import push
+from launch_async.server.queues import require_queue
 from launch_async.server.users import create_api_key, create_user
 
 pytestmark = pytest.mark.anyio
@@ -219,3 +221,24 @@ async def test_a_stranger_reaches_neither_queue_nor_item(
     kept = await launch.item(item)
     assert (kept["state"], kept["stopRequested"]) == ("CLAIMED", False)
     assert (await launch.change())["isPaused"] is False
+
+
+async def test_what_is_pushed_while_its_queue_changes_has_the_queues_type_all_the_same(
+    launch: Launch, server: Server
+) -> None:
+    """Read by itself, the config would be gone: the item would be a container, with no limits."""
+    await launch.queue(args={"env": {"A": "1"}})
+    async with server.services.store.read() as connection:
+        queue = await require_queue(connection, "tester", "model-registry", "q")
+    await launch.queue(args={"env": {"A": "2"}})
+    async with server.services.store.write() as connection:
+        pushed = await push(
+            connection,
+            server.request(),
+            queue,
+            run_spec=json.dumps(spec()),
+            template_values=None,
+            priority=None,
+        )
+    assert pushed.spec["resource"] == "local-process"
+    assert pushed.spec["resource_args"] == {"local-process": {"env": {"A": "1"}}}

@@ -66,7 +66,7 @@ async def push(
 
     Raises an ApiError that says what is wrong with the spec, a template value or the priority.
     """
-    defaults = await queue_defaults(connection, queue)
+    defaults = queue_defaults(queue)
     completed = complete(
         read_object(run_spec, "the run spec"),
         defaults,

@@ -13,6 +13,8 @@ from launch_async.server.errors import ApiError
 from launch_async.server.ids import decode_number
 from launch_async.server.projects import ProjectRow
 from launch_async.server.resource_configs import (
+    CONFIG_COLUMNS,
+    ConfigRow,
     NewConfig,
     create_config,
     drop_unused,
@@ -22,7 +24,12 @@ from launch_async.server.run_specs import DEFAULT_PRIORITY, QueueDefaults, read_
 from launch_async.server.store.engine import hold, insert
 from launch_async.server.store.prepared import often
 from launch_async.server.store.tables.people import entities, users
-from launch_async.server.store.tables.queues import open_item, queue_items, run_queues
+from launch_async.server.store.tables.queues import (
+    open_item,
+    queue_items,
+    resource_configs,
+    run_queues,
+)
 from launch_async.server.store.tables.runs import projects
 from launch_async.server.template_variables import parse_variables
 
@@ -37,6 +44,8 @@ UNPRIORITIZED: Final = "DISABLED"
 class QueueRow(msgspec.Struct, frozen=True):
     """A queue with the names that lead to it."""
 
+    config: ConfigRow | None
+    """Read with the queue: by itself it might be gone by then."""
     id: int
     project_id: int
     entity_id: int
@@ -45,13 +54,17 @@ class QueueRow(msgspec.Struct, frozen=True):
     name: str
     access: str
     prioritization_mode: str
-    config_id: int | None
     links: str
     paused_at: datetime | None
     concurrency_limit: int | None
     created_by: str | None
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def config_id(self) -> int | None:
+        """The row id of its config."""
+        return None if self.config is None else self.config.id
 
 
 QUEUE_SELECT = (
@@ -64,17 +77,18 @@ QUEUE_SELECT = (
         run_queues.c.name,
         run_queues.c.access,
         run_queues.c.prioritization_mode,
-        run_queues.c.config_id,
         run_queues.c.external_links.label("links"),
         run_queues.c.paused_at,
         run_queues.c.concurrency_limit,
         users.c.username.label("created_by"),
         run_queues.c.created_at,
         run_queues.c.updated_at,
+        *CONFIG_COLUMNS,
     )
     .join(projects, projects.c.id == run_queues.c.project_id)
     .join(entities, entities.c.id == projects.c.entity_id)
     .outerjoin(users, users.c.id == run_queues.c.created_by)
+    .outerjoin(resource_configs, resource_configs.c.id == run_queues.c.config_id)
 )
 
 QUEUE_BY_NAMES: Final = often(
@@ -148,11 +162,9 @@ async def takes_priorities(connection: AsyncConnection, queue_id: int) -> bool:
     return mode == PRIORITIZED
 
 
-async def queue_defaults(connection: AsyncConnection, queue: QueueRow) -> QueueDefaults:
+def queue_defaults(queue: QueueRow) -> QueueDefaults:
     """Return what a queue gives to each item."""
-    found = None
-    if queue.config_id is not None:
-        found = await find_config(connection, queue.entity_id, queue.config_id)
+    found = queue.config
     if found is None:
         return QueueDefaults(name=queue.name, resource=None, resource_args={}, variables={})
     return QueueDefaults(
@@ -328,4 +340,5 @@ async def _one(connection: AsyncConnection, statement: Select[*tuple[Any, ...]])
 
 
 def _queue(row: Any) -> QueueRow:
-    return QueueRow(*row)
+    own, of_config = row[: -len(CONFIG_COLUMNS)], row[-len(CONFIG_COLUMNS) :]
+    return QueueRow(None if of_config[0] is None else ConfigRow(*of_config), *own)

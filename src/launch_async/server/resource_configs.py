@@ -40,13 +40,16 @@ class NewConfig(msgspec.Struct, frozen=True, kw_only=True):
         return schema_warnings(self.variables, self.config)
 
 
+CONFIG_COLUMNS: Final = (
+    resource_configs.c.id,
+    resource_configs.c.resource,
+    resource_configs.c.config,
+    resource_configs.c.template_variables,
+)
+"""What a ConfigRow is made of."""
+
 CONFIG_BY_ID: Final = often(
-    select(
-        resource_configs.c.id,
-        resource_configs.c.resource,
-        resource_configs.c.config,
-        resource_configs.c.template_variables,
-    ).where(
+    select(*CONFIG_COLUMNS).where(
         resource_configs.c.id == bindparam("number"),
         resource_configs.c.entity_id == bindparam("entity"),
     ),

@@ -71,19 +71,15 @@ def queue_is_paused(queue: QueueRow, _: Info) -> bool:
 
 
 @queue_type.field("resource")
-async def queue_resource(queue: QueueRow, info: Info) -> str | None:
+def queue_resource(queue: QueueRow, _: Info) -> str | None:
     """Return its resource type."""
-    config = await queue_config(queue, info)
-    return None if config is None else config.resource
+    return None if queue.config is None else queue.config.resource
 
 
 @queue_type.field("defaultResourceConfig")
-async def queue_config(queue: QueueRow, info: Info) -> ConfigRow | None:
+def queue_config(queue: QueueRow, _: Info) -> ConfigRow | None:
     """Return its config."""
-    if queue.config_id is None:
-        return None
-    async with request_of(info).store.read() as connection:
-        return await resource_configs.find_config(connection, queue.entity_id, queue.config_id)
+    return queue.config
 
 
 @queue_type.field("itemCounts")
