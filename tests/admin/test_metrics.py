@@ -57,6 +57,19 @@ async def test_ten_thousand_items_add_no_series():
     assert after['launch_agent_ended_total {"reason":"other"}'] == 1
 
 
+async def test_lost_runs_are_counted_by_what_was_done_and_by_nothing_else():
+    agent = OperatedAgent()
+    before = await shown(agent)
+    agent.now = a_view(lost_runs={"recovered": 3, "ended": 2, "of another version": 1})
+    after = await shown(agent)
+    assert set(after) == set(before)
+    assert {name: after[name] for name in after if "lost_runs_total" in name} == {
+        'launch_agent_lost_runs_total {"done":"recovered"}': 3,
+        'launch_agent_lost_runs_total {"done":"removed"}': 0,
+        'launch_agent_lost_runs_total {"done":"ended"}': 2,
+    }
+
+
 async def test_items_of_queues_that_are_not_polled_any_more_are_counted_together():
     agent = OperatedAgent()
     agent.now = a_view(phases={"a": {"running": 2}, "b": {"running": 3}})

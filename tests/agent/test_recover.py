@@ -71,6 +71,7 @@ async def test_what_an_item_is_made_of_again_holds_its_claim_and_no_key():
     world.service.claims[ITEM] = Claim.HELD
     async with running(world.agent()) as second:
         await until(lambda: second.view().items)
+        assert second.view().lost_runs == {"recovered": 1}
         assert world.journal.kept[ITEM].item == msgspec.structs.replace(
             item, spec=msgspec.structs.replace(item.spec, run_id=item.run_id)
         )
@@ -86,8 +87,9 @@ async def test_leftovers_of_an_item_that_has_ended_are_removed_and_nothing_is_sa
         await world.finish(RUN, 3)
     else:
         world.runner.prepared.add(RUN)
-    async with running(world.agent()):
-        await until(lambda: world.runner.removed)
+    async with running(world.agent()) as second:
+        await until(lambda: second.view().lost_runs)
+        assert second.view().lost_runs == {"removed": 1}
     assert world.runner.removed == [RUN]
     assert not world.service.failed
 
@@ -128,6 +130,7 @@ async def test_an_orphan_is_ended_after_its_grace_and_not_before():
             await anyio.sleep(0.01)
         assert anyio.current_time() - seen > 0.15
         assert not orphans(second)
+        assert second.view().lost_runs == {"ended": 1}
     assert world.runner.cancelled == [RUN]
 
 

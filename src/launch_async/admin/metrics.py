@@ -30,6 +30,7 @@ OTHER = "other"
 
 OPEN = tuple(sorted(phase.value for phase in Phase if phase is not Phase.DONE))
 REASONS = tuple(sorted({reason.value for reason in Reason} | {"succeeded", "let_go"}))
+LOST_RUNS = ("recovered", "removed", "ended")
 OUTCOMES = ("item", "empty", "error")
 LE = (*(str(bound) for bound in BOUNDS_SECONDS), "+Inf")
 
@@ -53,6 +54,7 @@ class AgentCollector:
         yield CounterMetricFamily("launch_agent_launched", "Runs launched.", view.launched)
         yield CounterMetricFamily("launch_agent_adopted", "Items adopted.", view.adopted)
         yield GaugeMetricFamily("launch_agent_orphans", "Runs without an item.", view.orphans)
+        yield _lost_runs(view)
         yield from _lag(self._lag)
         yield _items(view)
         yield _ended(view)
@@ -112,6 +114,13 @@ def _ended(view: AgentView) -> Metric:
         family.add_metric([reason], view.ended.get(reason, 0))
     unknown = sum(count for reason, count in view.ended.items() if reason not in REASONS)
     family.add_metric([OTHER], unknown)
+    return family
+
+
+def _lost_runs(view: AgentView) -> Metric:
+    family = _counter("lost_runs", "Runs that the journal did not know, by what was done.", "done")
+    for done in LOST_RUNS:
+        family.add_metric([done], view.lost_runs.get(done, 0))
     return family
 
 

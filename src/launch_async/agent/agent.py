@@ -177,6 +177,7 @@ class Agent:
             durations=duration_views(table),
             recovered=self._recovered,
             orphans=len(self._recovery.orphans),
+            lost_runs=dict(self._recovery.counts),
         )
 
     def items(self, *, queue: str | None, phase: str | None, most: int) -> ItemPage:

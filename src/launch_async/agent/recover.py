@@ -69,7 +69,7 @@ class Recovery:
         self._seen: set[Key] = set()
         self.orphans: dict[Key, Orphan] = {}
         self.counts: Counter[str] = Counter()
-        """What was done so far: `recovered`, `removed`, `ended`."""
+        """Lost runs of this life by what was done: `recovered`, `removed`, `ended`."""
 
     async def first_look(self) -> None:
         """Return when each target was looked at once, or has kept us waiting for long enough."""

@@ -97,6 +97,9 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the items of earlier lives are taken over."""
     orphans: int = 0
     """Runs that bear this agent's mark on a backend, and that no item is about."""
+    lost_runs: dict[str, int] = {}
+    """Runs of this life that a backend had and the journal had not, by what was done: `recovered`,
+    `removed` as the leftover of an item that has ended, `ended` as orphans."""
     unfit: str = ""
     """Why the agent is stopping and a person must act."""
 
