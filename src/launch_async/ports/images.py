@@ -25,7 +25,7 @@ class ImageBuild(msgspec.Struct, frozen=True, kw_only=True):
     more_images: tuple[str, ...] = ()
     """Further references that it gets as well."""
     bases: tuple[str, ...] = ()
-    """Images that the Dockerfile starts or copies from, as far as is known: logins are got for them."""
+    """What the Dockerfile starts or copies from, as far as is known; logins are got for these."""
     platform: str | None = None
     """`linux/amd64` or the like; None: the builder's own."""
     target: str | None = None
