@@ -34,6 +34,7 @@ class Reason(StrEnum):
     TARGET_UNSUPPORTED = "target_unsupported"
     RESOURCE_ARGS_INVALID = "resource_args_invalid"
     IMAGE_NOT_FOUND = "image_not_found"
+    REGISTRY_DENIED = "registry_denied"
     BUILD_FAILED = "build_failed"
     LAUNCH_FAILED = "launch_failed"
     BACKEND_UNAVAILABLE = "backend_unavailable"
