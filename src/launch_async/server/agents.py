@@ -16,7 +16,7 @@ from launch_async.server.context import Request
 from launch_async.server.errors import ApiError
 from launch_async.server.ids import decode_number
 from launch_async.server.projects import ProjectRow
-from launch_async.server.queues import find_queue_by_id, no_queue
+from launch_async.server.queues import find_queues, no_queue
 from launch_async.server.store.engine import insert
 from launch_async.server.store.prepared import often
 from launch_async.server.store.tables.people import entities, users
@@ -89,8 +89,7 @@ async def register_agent(
     """
     about = read_config(config)
     numbers: set[int] = set()
-    for queue_id in queue_ids:
-        queue = await find_queue_by_id(connection, request, queue_id)
+    for queue_id, queue in (await find_queues(connection, request, queue_ids)).items():
         if queue is None or queue.entity_id != project.entity_id:
             raise ApiError(
                 f"queue {queue_id!r} is not a queue of entity {project.entity_name!r}; "

@@ -30,6 +30,7 @@ ACK_REFUSED: Final = "Error acking run queue item"
 """W&B's agent fails an item whose ack was refused, that is, one that another agent holds."""
 
 MAX_STAGE: Final = 64
+MAX_WARNINGS: Final = 100  # of one item; later ones are dropped
 HEARD_EVERY: Final = timedelta(seconds=5)
 """An agent that polls many queues is noted once in a while, or its row would be all they do."""
 
@@ -168,7 +169,10 @@ async def warn_of_item(
     viewer: Viewer,
     now: datetime,
 ) -> None:
-    """Add a warning of whoever popped the item last; the same text twice is one warning."""
+    """Add a warning of whoever popped the item last, if there are not too many.
+
+    The same text twice is one warning.
+    """
     holder = Holder(user_id=viewer.user_id, lease=lease)
     its_own = await connection.execute(
         select(queue_items.c.id)
@@ -176,11 +180,10 @@ async def warn_of_item(
         .with_for_update()
     )
     known = await connection.execute(
-        select(queue_item_warnings.c.id).where(
-            queue_item_warnings.c.item_id == item_id, queue_item_warnings.c.message == message
-        )
+        select(queue_item_warnings.c.message).where(queue_item_warnings.c.item_id == item_id)
     )
-    if its_own.first() is None or known.first() is not None:
+    messages = set(known.scalars())
+    if its_own.first() is None or message in messages or len(messages) >= MAX_WARNINGS:
         return
     await connection.execute(
         insert(connection, queue_item_warnings).values(

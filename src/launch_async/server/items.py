@@ -1,6 +1,6 @@
 """Items as they are read, and where they stand in their queue."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -149,7 +149,7 @@ async def list_items(
     *,
     before_id: int | None,
     limit: int,
-    states: Sequence[str] | None,
+    states: Collection[ItemState] | None,
     now: datetime,
 ) -> list[ItemRow]:
     """Return a queue's items, the newest first, from the first older than `before_id`."""
@@ -266,7 +266,7 @@ def _waiting_apart(now: datetime) -> tuple[ColumnElement[bool], ColumnElement[bo
     return queue_items.c.state == ItemState.PENDING, lapsed
 
 
-def _in_states(states: Sequence[str], now: datetime) -> ColumnElement[bool]:
+def _in_states(states: Collection[ItemState], now: datetime) -> ColumnElement[bool]:
     waiting = is_waiting(now)
     named = and_(queue_items.c.state.in_(states), not_(waiting))
     return or_(waiting, named) if ItemState.PENDING in states else named

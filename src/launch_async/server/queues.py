@@ -35,6 +35,7 @@ from launch_async.server.template_variables import parse_variables
 
 QUEUE: Final = "RunQueue"
 MAX_NAME: Final = 64
+MAX_QUEUES: Final = 10_000  # in one request; they are read by one statement
 NO_LINKS: Final = '{"links":[]}'
 LINK_SCHEMES: Final = ("http://", "https://")
 PRIORITIZED: Final = "V0"
@@ -119,14 +120,23 @@ async def find_queue_by_id(
     connection: AsyncConnection, request: Request, queue_id: str
 ) -> QueueRow | None:
     """Return a queue by its opaque id, or None when it is missing or not the viewer's to see."""
-    try:
-        number = decode_number(queue_id, QUEUE)
-    except ApiError:
-        return None
-    queue = await _one(connection, QUEUE_SELECT.where(run_queues.c.id == number))
-    if queue is None or queue.entity_name not in request.viewer.entities:
-        return None
-    return queue
+    return (await find_queues(connection, request, [queue_id]))[queue_id]
+
+
+async def find_queues(
+    connection: AsyncConnection, request: Request, queue_ids: Sequence[str]
+) -> dict[str, QueueRow | None]:
+    """Return queues by their opaque ids; None for one that is missing or not the viewer's to see.
+
+    Raises a 400 for more than one request may name.
+    """
+    if len(queue_ids) > MAX_QUEUES:
+        raise ApiError(f"{len(queue_ids)} queues at once are too many; name {MAX_QUEUES} at most")
+    numbers = {queue_id: _number(queue_id) for queue_id in queue_ids}
+    which = QUEUE_SELECT.where(run_queues.c.id.in_(set(numbers.values())))
+    rows = [_queue(row) for row in await connection.execute(which)]
+    seen = {queue.id: queue for queue in rows if queue.entity_name in request.viewer.entities}
+    return {queue_id: seen.get(number) for queue_id, number in numbers.items()}
 
 
 async def require_queue(
@@ -332,6 +342,13 @@ async def _forget_priorities(connection: AsyncConnection, queue_id: int) -> None
         )
         .values(priority=DEFAULT_PRIORITY)
     )
+
+
+def _number(queue_id: str) -> int:
+    try:
+        return decode_number(queue_id, QUEUE)
+    except ApiError:
+        return 0  # no row has it
 
 
 async def _one(connection: AsyncConnection, statement: Select[*tuple[Any, ...]]) -> QueueRow | None:

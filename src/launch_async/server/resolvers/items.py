@@ -7,6 +7,7 @@ import anyio
 import msgspec
 from ariadne import ObjectType, SchemaBindable
 
+from launch_async.domain.lease import ItemState
 from launch_async.server import items
 from launch_async.server.agents import AGENT, AgentRow
 from launch_async.server.context import Info, Request, request_of
@@ -18,6 +19,7 @@ from launch_async.server.queues import QueueRow
 from launch_async.server.run_specs import without_secrets
 
 PAGE: Final = 100
+SHOWN: Final = 40  # characters of a word that was wrong
 PLACE: Final = "RunQueuePlace"
 QUEUE_ORDER: Final = "QUEUE"
 
@@ -94,7 +96,7 @@ async def resolve_items(
                 queue.id,
                 before_id=decode_number(after, ITEM) if after else None,
                 limit=limit + 1,
-                states=states,
+                states=None if states is None else _read_states(states),
                 now=request.now(),
             )
         warnings = await items.warnings_of(connection, [row.id for row in rows])
@@ -133,6 +135,14 @@ async def resolve_position(item: Json, _: Info) -> int | None:
     """Return an item's place among what waits in its queue."""
     places: Places | None = item["places"]
     return None if places is None else await places.of(item["number"])
+
+
+def _read_states(words: Sequence[str]) -> set[ItemState]:
+    unknown = set(words) - set(ItemState)
+    if unknown:
+        known = ", ".join(ItemState)
+        raise ApiError(f"{min(unknown)[:SHOWN]!r} is no state of an item; there are {known}")
+    return set(map(ItemState, words))
 
 
 def _place(after: str | None) -> tuple[int, int] | None:

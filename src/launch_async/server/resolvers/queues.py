@@ -242,15 +242,15 @@ async def delete_run_queues(_: None, info: Info, input: Json) -> Json:  # noqa: 
     """Delete queues: all of them, or none when one is unknown."""
     request = request_of(info)
     async with request.store.write() as connection:
-        found: list[QueueRow] = []
-        for given in input["queue_ids"]:
-            queue = await queues.find_queue_by_id(connection, request, given)
+        found: dict[int, QueueRow] = {}
+        named = await queues.find_queues(connection, request, input["queue_ids"])
+        for given, queue in named.items():
             if queue is None:
                 raise ApiError(f"queue {given!r} not found", status=404)
             require_role(request.viewer, queue.entity_name, Role.ADMIN)
-            found.append(queue)
-        await queues.delete_queues(connection, found)
-        for queue in found:
+            found[queue.id] = queue
+        await queues.delete_queues(connection, list(found.values()))
+        for queue in found.values():
             await audit.record(connection, request, "queue.delete", queue.entity_name, queue.name)
     return {"success": True}
 
