@@ -21,7 +21,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: help run dev check lint lint-ruff lint-mypy lint-pyright lint-imports test format clean \
         chaos mutants soak bench-vs-wandb docker-up docker-down postgres-up postgres-down registry-up registry-down \
-        images
+        buildkit-up buildkit-down images
 
 help:
 	@echo "launch-async: make TARGET"
@@ -60,7 +60,7 @@ lint-pyright: .venv/.installed-dev
 lint-imports: .venv/.installed-dev
 	@$(BIN)/lint-imports --no-logo
 
-test: .venv/.installed-dev ## Run the whole suite, with a Docker engine, PostgreSQL and registries if they can be had [ARGS="-k name" WORKERS=n]
+test: .venv/.installed-dev ## Run the whole suite, with a Docker engine, PostgreSQL, registries and BuildKit if they can be had [ARGS="-k name" WORKERS=n]
 	@scripts/docker-engine up && scripts/test-images || { \
 	    echo "make test: the tests that need Docker are skipped (see the line above)" >&2; test "$$CI" != true; }
 	@scripts/client-environments || { \
@@ -69,6 +69,8 @@ test: .venv/.installed-dev ## Run the whole suite, with a Docker engine, Postgre
 	    echo "make test: the tests on PostgreSQL are skipped (see the line above)" >&2; test "$$CI" != true; }
 	@scripts/registry up >/dev/null || { \
 	    echo "make test: the tests on image registries are skipped (see the line above)" >&2; test "$$CI" != true; }
+	@scripts/buildx >/dev/null && scripts/buildkit up >/dev/null || { \
+	    echo "make test: the tests of buildx or buildkitd are skipped (see the line above)" >&2; test "$$CI" != true; }
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 chaos: .venv/.installed-dev ## Drain items while agent and server are killed; nothing lost, nothing doubled [SEED=n KILLS=50 ITEMS=300]
@@ -104,6 +106,12 @@ registry-up: ## Start two image registries for the tests and print their URLs (n
 
 registry-down: ## Stop the registries that registry-up started
 	@scripts/registry down
+
+buildkit-up: ## Start a buildkitd for the tests and print its address (root; nothing if ours answers)
+	@scripts/buildkit up
+
+buildkit-down: ## Stop the buildkitd that buildkit-up started
+	@scripts/buildkit down
 
 images: ## Make the images that the Docker tests run
 	@scripts/test-images
