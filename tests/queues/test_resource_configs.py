@@ -149,6 +149,26 @@ async def test_of_many_queues_only_the_latest_are_kept(api: ScriptedApi, transpo
     assert len(api.requests) == 4
 
 
+async def test_a_queue_may_be_let_go_while_it_is_read(api: ScriptedApi, transport: Transport):
+    a, b = (QueueRef(ENTITY, LAUNCH_PROJECT, name) for name in "ab")
+    asked, told = anyio.Event(), anyio.Event()
+
+    async def slowly(_: web.Request) -> web.Response:
+        asked.set()
+        await told.wait()
+        return web.json_response({"data": {"project": None}})
+
+    configs = WandbQueueConfigs(transport, max_queues=1, keep_seconds=0)
+    await configs.defaults_of(a)
+    api.script.append(slowly)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(configs.defaults_of, a)
+        await asked.wait()
+        await configs.defaults_of(b)
+        told.set()
+    assert await configs.defaults_of(b) is None
+
+
 POP = """mutation Pop($entity: String!, $queue: String!) {
   popFromRunQueue(input: {
     entityName: $entity, projectName: "model-registry", queueName: $queue

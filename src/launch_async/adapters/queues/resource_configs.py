@@ -109,5 +109,6 @@ class WandbQueueConfigs:
         self._reads[queue] = read
         while len(self._reads) > self._max_queues:
             oldest = next(iter(self._reads))
-            del self._reads[oldest], self._locks[oldest]
+            del self._reads[oldest]
+            self._locks.pop(oldest, None)  # gone already if it was being read when last let go
             self._told.discard(oldest)
