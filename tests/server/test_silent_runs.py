@@ -1,16 +1,20 @@
 """A killed process says nothing: its run counts as crashed after a while."""
 
 from datetime import timedelta
+from typing import Any
 
 import anyio
 import pytest
 from server_harness import Http, Server
+from sqlalchemy import event, insert, select
 
 from launch_async.server.context import utc_now
-from launch_async.server.crashes import mark_crashed, watch_for_crashes
+from launch_async.server.crashes import mark_crashed, silent_runs, watch_for_crashes
+from launch_async.server.store.tables.runs import runs
 
 pytestmark = pytest.mark.anyio
 
+COMPUTED = {column.name for column in runs.c if column.computed is not None}
 STATES = "select name, state from runs order by name"
 
 
@@ -49,3 +53,24 @@ async def test_runs_have_a_whole_timeout_after_a_start(http: Http, server: Serve
     with anyio.move_on_after(0.2):
         await watch_for_crashes(server.services)
     assert await server.rows(STATES) == [("r1", "running")]
+
+
+async def test_a_look_reads_the_runs_that_live_and_no_others(http: Http, server: Server) -> None:
+    await http.stream("live", {})
+    async with server.services.store.write() as connection:
+        (run,) = (await connection.execute(select(runs))).mappings()
+        ended = {name: run[name] for name in run if name not in {"id", *COMPUTED}}
+        rows = [{**ended, "name": f"r{number}", "state": "finished"} for number in range(5_000)]
+        await connection.execute(insert(runs), rows)
+        seen: list[tuple[str, Any]] = []
+
+        def note(_connection: Any, _cursor: Any, statement: str, given: Any, *_: Any) -> None:
+            seen.append((statement, given))
+
+        event.listen(connection.sync_connection, "before_cursor_execute", note)
+        found = await connection.execute(silent_runs(utc_now() + timedelta(seconds=1)))
+        assert [row.state for row in found] == ["running"]
+        statement, given = seen[0]
+        words = "EXPLAIN QUERY PLAN" if server.services.store.dialect == "sqlite" else "EXPLAIN"
+        plan = await connection.exec_driver_sql(f"{words} {statement}", given)
+        assert "ix_runs_live" in "\n".join(str(row[-1]) for row in plan)

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import anyio
 import structlog
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from launch_async.server.cancels import end_abandoned
@@ -13,11 +13,10 @@ from launch_async.server.errors import ApiError
 from launch_async.server.runs import set_run_state
 from launch_async.server.services import Services
 from launch_async.server.store import Store
-from launch_async.server.store.tables.runs import runs
+from launch_async.server.store.tables.runs import live_run, runs
 
 CHECKS_PER_TIMEOUT = 10
 BATCH_RUNS = 200
-LIVE_STATES = ("running", "preempting")
 
 log = structlog.get_logger(__name__)
 
@@ -44,12 +43,7 @@ async def mark_crashed(store: Store, *, silent_since: datetime) -> int:
 
     One that said that it was being preempted was preempted.
     """
-    silent = (
-        select(runs.c.id, runs.c.state)
-        .where(runs.c.state.in_(LIVE_STATES), runs.c.heartbeat_at < silent_since)
-        .order_by(runs.c.id)
-        .limit(BATCH_RUNS)
-    )
+    silent = silent_runs(silent_since)
     async with store.read() as connection:
         if (await connection.execute(silent)).first() is None:
             return 0
@@ -61,3 +55,13 @@ async def mark_crashed(store: Store, *, silent_since: datetime) -> int:
             await set_run_state(connection, run_id, ended, now=utc_now())
     log.info("runs fell silent and count as ended", runs=len(found))
     return len(found)
+
+
+def silent_runs(since: datetime) -> Select[int, str]:
+    """Return a SELECT of live runs not heard since then, which reads no others."""
+    return (
+        select(runs.c.id, runs.c.state)
+        .where(live_run, runs.c.heartbeat_at < since)
+        .order_by(runs.c.id)
+        .limit(BATCH_RUNS)
+    )

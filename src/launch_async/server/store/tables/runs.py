@@ -11,6 +11,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal_column,
 )
 
 from launch_async.server.store.tables import (
@@ -77,6 +78,12 @@ runs = Table(
     Index(None, "project_id", "created_at"),
     sqlite_autoincrement=True,
 )
+
+live_run = runs.c.state.in_([literal_column("'running'"), literal_column("'preempting'")])
+"""Whether a run is heard of. A statement that holds this very condition, words and all, may use the
+index below. It holds no time of the last word, as that changes with each one."""
+
+Index("ix_runs_live", runs.c.id, sqlite_where=live_run, postgresql_where=live_run)
 
 run_history = Table(
     "run_history",
