@@ -1,22 +1,42 @@
 """A queue's resource arguments for Docker, with the meaning that `docker run` gives them.
 
-The keys are the ones that W&B's agent allows (launch-features.md, D2), plus `network`. The result
-is the body of the engine's "create container" call; nothing here talks to an engine.
+The keys are the ones that W&B's agent allows (launch-features.md, D2), and those that its
+documentation and older agents know, as far as the policy lets them pass. The result is the body of
+the engine's "create container" call; nothing here talks to an engine.
 """
 
 import difflib
 import re
-import shlex
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
+from launch_async.adapters.runners.docker.policy import (
+    IGNORED,
+    NEVER,
+    OPENING,
+    DockerPolicy,
+    Pull,
+)
+from launch_async.adapters.runners.docker.values import (
+    gpus,
+    invalid,
+    nano_cpus,
+    size,
+    swap,
+    text,
+    texts,
+    ulimits,
+    whole,
+    words,
+)
 from launch_async.domain.environment import with_asked
 from launch_async.domain.errors import ItemError, Reason
 from launch_async.kit.addresses import is_loopback
-from launch_async.ports.runner import ImageWork, LaunchOrder
+from launch_async.ports.runner import CODE_DIRECTORY, ImageWork, LaunchOrder
 
+NO_OPENING = DockerPolicy()
 IDENTITY_LABEL = "launch-async.identity"
 ITEM_LABEL = "launch-async.item"
 RUN_LABEL = "launch-async.run"
@@ -26,18 +46,17 @@ ORIGIN_LABEL = "launch-async.origin"
 """JSON of an `Origin`: all that is needed to take the run up again. The others are for people and
 filters."""
 
-_SAME_AS = {"e": "env", "m": "memory", "w": "workdir", "cpu": "cpus", "net": "network"}
-_LATER = frozenset(
-    {"volume", "volumes", "v", "mount", "user", "u", "device", "runtime", "env-file", "ipc", "rm"}
-    | {"privileged", "cap-add", "security-opt", "pid", "userns", "add-host"}
-)
-_NETWORKS = ("host", "bridge", "none")
+_SAME_AS = {
+    "e": "env", "m": "memory", "w": "workdir", "cpu": "cpus", "net": "network", "u": "user",
+    "v": "volume", "volumes": "volume", "h": "hostname", "l": "label",
+}  # fmt: skip
+_NETWORKS = frozenset({"host", "bridge", "none"})
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./:@-]*")
-_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
-def container_body(order: LaunchOrder, work: ImageWork) -> dict[str, Any]:
+def container_body(
+    order: LaunchOrder, work: ImageWork, policy: DockerPolicy = NO_OPENING
+) -> dict[str, Any]:
     """The "create container" body for this run; its `Env` holds secrets.
 
     Raises:
@@ -47,6 +66,7 @@ def container_body(order: LaunchOrder, work: ImageWork) -> dict[str, Any]:
         raise ItemError(f"{work.image!r} is no name of an image.", reason=Reason.SPEC_INVALID)
     args = _known(order.resource_args)
     labels = {
+        **_labels(args.get("label", [])),
         IDENTITY_LABEL: order.identity,
         ITEM_LABEL: order.item_id,
         RUN_LABEL: order.run.run_id,
@@ -56,22 +76,27 @@ def container_body(order: LaunchOrder, work: ImageWork) -> dict[str, Any]:
     if "name" in args:
         labels[NAME_LABEL] = str(args["name"])  # the container's own name finds the run again
     environment = {
-        **with_asked(order.environment, _environment(args.get("env", []))),
+        **with_asked(order.environment, _environment(args.get("env", []), policy)),
         **{name: secret.reveal() for name, secret in order.secrets.items()},
     }
     body: dict[str, Any] = {
         "Image": work.image,
         "Env": [f"{name}={value}" for name, value in environment.items()],
         "Labels": labels,
-        "HostConfig": _host_config(args, environment.get("WANDB_BASE_URL", "")),
+        "HostConfig": _host_config(args, environment.get("WANDB_BASE_URL", ""), policy),
     }
     command = list(order.args) or _command(args.get("command"))
     if command:
         body["Cmd"] = command
     if work.entrypoint:
         body["Entrypoint"] = list(work.entrypoint)
-    if "workdir" in args:
-        body["WorkingDir"] = str(args["workdir"])
+    if work.code is not None:
+        body["WorkingDir"] = CODE_DIRECTORY
+    if "user" in args:
+        policy.require("user")
+    for key, field in (("workdir", "WorkingDir"), ("hostname", "Hostname"), ("user", "User")):
+        if key in args:
+            body[field] = text(key, args[key])
     return body
 
 
@@ -81,153 +106,103 @@ def platform(order: LaunchOrder) -> str | None:
     return None if wanted is None else str(wanted)
 
 
+def pull_policy(order: LaunchOrder, policy: DockerPolicy) -> Pull:
+    """When the image is fetched from its registry: the queue's word, else the operator's.
+
+    Raises:
+        ItemError: `pull` is not one of the three.
+    """
+    given = order.resource_args.get("pull", policy.pull)
+    for pull in get_args(Pull):
+        if given == pull:
+            return pull  # type: ignore[no-any-return]
+    raise invalid(f"`pull` must be missing, always or never, not {given!r}.")
+
+
 def _known(resource_args: Mapping[str, Any]) -> dict[str, Any]:
     known: dict[str, Any] = {}
     for key, value in resource_args.items():
         name = _SAME_AS.get(key, key)
-        if name in _LATER:
-            raise _invalid(
-                f"`{key}` is refused: it opens the agent's machine to jobs, and this version has"
-                " no policy yet by which an operator could allow it. Remove it."
-            )
+        if name in IGNORED:
+            continue
+        if name in NEVER:
+            raise invalid(f"`{key}` is not taken: {NEVER[name]}.")
         if name not in _ALLOWED:
             near = difflib.get_close_matches(key, _ALLOWED_NAMES, n=1)
             hint = f" Did you mean `{near[0]}`?" if near else ""
-            raise _invalid(f"`{key}` is not known.{hint} Allowed: {', '.join(_ALLOWED_NAMES)}.")
-        if isinstance(value, bool) or value is None:
-            raise _invalid(f"`{key}` needs a text or a number, not {str(value).lower()}.")
+            raise invalid(f"`{key}` is not known.{hint} Allowed: {', '.join(_ALLOWED_NAMES)}.")
+        if value is None or (isinstance(value, bool) and name != "privileged"):
+            raise invalid(f"`{key}` needs a text or a number, not {str(value).lower()}.")
         known[name] = value
     return known
 
 
-def _host_config(args: Mapping[str, Any], base_url: str) -> dict[str, Any]:
+def _host_config(args: Mapping[str, Any], base_url: str, policy: DockerPolicy) -> dict[str, Any]:
     # Init: without it a program that is pid 1 ignores SIGTERM. No AutoRemove: it loses exit codes.
-    config: dict[str, Any] = {"Init": True, "AutoRemove": False}
+    config: dict[str, Any] = {"Init": True, "AutoRemove": False, **policy.opened(args)}
     for name, (field, parse) in _HOST_FIELDS.items():
         if name in args:
             config[field] = parse(name, args[name])
     if "NetworkMode" not in config and is_loopback(base_url):
         config["NetworkMode"] = "host"  # else the control plane on this machine is out of reach
+    network = config.get("NetworkMode")
+    if network is not None and network not in _NETWORKS | policy.networks:
+        allowed = ", ".join(sorted(_NETWORKS | policy.networks))
+        raise invalid(f"`network` must be one of {allowed}, not {network!r}.")
     return config
 
 
-def _environment(given: Any) -> dict[str, str]:
+def _labels(given: Any) -> dict[str, str]:
+    entries = [entry.partition("=") for entry in texts("label", given)]
+    if any(name.startswith(_OURS) for name, _, _ in entries):
+        raise invalid(f"`label` names that begin with {_OURS} are the agent's own.")
+    return {name: value for name, _, value in entries}
+
+
+def _environment(given: Any, policy: DockerPolicy) -> dict[str, str]:
     if isinstance(given, dict):
         return {str(name): str(value) for name, value in given.items()}
     found: dict[str, str] = {}
-    for entry in _texts("env", given):
+    for entry in texts("env", given):
         name, equals, value = entry.partition("=")
-        if not equals:
-            raise _invalid(
-                f"`env` has the bare name {name}: the agent's own variables are not shared with"
-                f" jobs. Write {name}=value."
-            )
-        found[name] = value
+        found[name] = value if equals else policy.variable(name)
     return found
 
 
 def _command(given: Any) -> list[str]:
     if isinstance(given, str):
-        return _words("command", given)
-    return [] if given is None else _texts("command", given)
+        return words("command", given)
+    return [] if given is None else texts("command", given)
 
 
-def _words(name: str, text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise _invalid(f"`{name}` cannot be split into words: {error}.") from None
-
-
-def _texts(name: str, given: Any) -> list[str]:
-    entries = given if isinstance(given, list) else [given]
-    if any(isinstance(entry, bool | dict | list) or entry is None for entry in entries):
-        raise _invalid(f"`{name}` must be a text or a list of texts.")
-    return [str(entry) for entry in entries]
-
-
-def _whole(name: str, given: Any) -> int:
-    try:
-        return int(str(given))
-    except ValueError:
-        raise _invalid(f"`{name}` must be a whole number, not {given!r}.") from None
-
-
-def _text(name: str, given: Any) -> str:
-    if isinstance(given, dict | list):
-        raise _invalid(f"`{name}` must be a text.")
-    return str(given)
-
-
-def _nano_cpus(name: str, given: Any) -> int:
-    try:
-        return round(float(given) * 1e9)
-    except (TypeError, ValueError, OverflowError):
-        raise _invalid(f"`{name}` must be a number of CPUs such as 1.5, not {given!r}.") from None
-
-
-def _size(name: str, given: Any) -> int:
-    found = _BYTES.fullmatch(str(given).strip())
-    if found is None:
-        raise _invalid(f"`{name}` must be a size such as 512m or 2g, not {given!r}.")
-    return int(float(found[1]) * _UNITS[found[2].lower()])
-
-
-def _swap(name: str, given: Any) -> int:
-    return -1 if str(given) == "-1" else _size(name, given)
-
-
-def _network(name: str, given: Any) -> str:
-    if given not in _NETWORKS:
-        raise _invalid(f"`{name}` must be one of {', '.join(_NETWORKS)}, not {given!r}.")
-    return str(given)
-
-
-def _ulimits(name: str, given: Any) -> list[dict[str, Any]]:
-    limits: list[dict[str, Any]] = []
-    for entry in _texts(name, given):
-        found = re.fullmatch(r"([a-z]+)=(-?\d+)(?::(-?\d+))?", entry)
-        if found is None:
-            raise _invalid(f"`{name}` must look like nofile=1024 or nofile=1024:2048: {entry!r}.")
-        soft = int(found[2])
-        limits.append({"Name": found[1], "Soft": soft, "Hard": int(found[3] or soft)})
-    return limits
-
-
-def _gpus(name: str, given: Any) -> list[dict[str, Any]]:
-    text = str(given).strip("\"' ")
-    request: dict[str, Any] = {"Driver": "", "Capabilities": [["gpu"]]}
-    key, _, value = text.partition("=")
-    if text == "all" or (key, value) == ("count", "all"):
-        return [{**request, "Count": -1}]
-    if key == "device" and value:
-        return [{**request, "DeviceIDs": value.split(",")}]
-    if text.isdigit() or (key == "count" and value.isdigit()):
-        return [{**request, "Count": int(value or text)}]
-    raise _invalid(f"`{name}` must be all, a number, or device=0,1, not {given!r}.")
-
-
-def _invalid(text: str) -> ItemError:
-    return ItemError(
-        f"Resource argument of local-container: {text}", reason=Reason.RESOURCE_ARGS_INVALID
-    )
+def _tmpfs(name: str, given: Any) -> dict[str, str]:
+    entries = [entry.partition(":") for entry in texts(name, given)]
+    if not all(path.startswith("/") for path, _, _ in entries):
+        raise invalid(f"`{name}` must look like /path[:size=64m], not {given!r}.")
+    return {path: options for path, _, options in entries}
 
 
 _HOST_FIELDS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
-    "cpu-period": ("CpuPeriod", _whole),
-    "cpu-quota": ("CpuQuota", _whole),
-    "cpu-shares": ("CpuShares", _whole),
-    "cpus": ("NanoCpus", _nano_cpus),
-    "cpuset-cpus": ("CpusetCpus", _text),
-    "cpuset-mems": ("CpusetMems", _text),
-    "gpus": ("DeviceRequests", _gpus),
-    "memory": ("Memory", _size),
-    "memory-reservation": ("MemoryReservation", _size),
-    "memory-swap": ("MemorySwap", _swap),
-    "network": ("NetworkMode", _network),
-    "pids-limit": ("PidsLimit", _whole),
-    "shm-size": ("ShmSize", _size),
-    "ulimit": ("Ulimits", _ulimits),
+    "cap-drop": ("CapDrop", texts),
+    "cpu-period": ("CpuPeriod", whole),
+    "cpu-quota": ("CpuQuota", whole),
+    "cpu-shares": ("CpuShares", whole),
+    "cpus": ("NanoCpus", nano_cpus),
+    "cpuset-cpus": ("CpusetCpus", text),
+    "cpuset-mems": ("CpusetMems", text),
+    "gpus": ("DeviceRequests", gpus),
+    "memory": ("Memory", size),
+    "memory-reservation": ("MemoryReservation", size),
+    "memory-swap": ("MemorySwap", swap),
+    "network": ("NetworkMode", text),
+    "pids-limit": ("PidsLimit", whole),
+    "shm-size": ("ShmSize", size),
+    "tmpfs": ("Tmpfs", _tmpfs),
+    "ulimit": ("Ulimits", ulimits),
 }
-_ALLOWED = frozenset({*_HOST_FIELDS, "command", "env", "name", "platform", "workdir"})
+_OURS = "launch-async."
+_ALLOWED = frozenset(
+    {*_HOST_FIELDS, *OPENING, "command", "env", "hostname", "label", "name", "platform", "pull"}
+    | {"user", "volume", "workdir"}
+)
 _ALLOWED_NAMES = sorted({*_ALLOWED, *_SAME_AS})
