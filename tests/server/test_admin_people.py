@@ -10,6 +10,8 @@ from server_harness import Http, Server, Template, running_server
 
 from client_documents import client_document
 from launch_async.domain.secret import Secret
+from launch_async.server.artifact_sweep import sweep_once
+from launch_async.server.context import utc_now
 
 pytestmark = pytest.mark.anyio
 
@@ -187,6 +189,28 @@ async def test_what_owns_runs_is_deleted_by_force_only_and_its_files_go_along(
     await admin.done("DELETE", f"/{kind}/{owner}?force=true")
     assert await server.rows("select * from runs") == []
     assert await server.services.blobs.head(f"runs/{run_id}/{file_id}") is None
+
+
+async def test_files_that_cannot_be_deleted_at_the_moment_go_with_the_next_sweep(
+    admin: Admin, server: Server
+) -> None:
+    key = await admin.user("bob")
+    await admin.upsert(key, "bob")
+    where = {"entity": "bob", "project": "p", "run": "r", "files": ["f.txt"]}
+    made = await admin.http.ask(client_document("CreateRunFiles.core"), key, **where)
+    (file,) = made.json()["data"]["createRunFiles"]["files"]
+    assert (await admin.http.send("PUT", file["uploadUrl"], data=b"x")).status == 200
+    ((run_id, file_id),) = await server.rows("select run_id, id from run_files")
+    blob = Path(server.services.settings.blobs()) / f"runs/{run_id}/{file_id}"
+    bytes_of_it = blob.read_bytes()
+    blob.unlink()
+    blob.mkdir()  # no store deletes that
+    assert (await admin.ask("DELETE", "/users/bob?force=true")).status == 500
+    assert (await admin.ask("GET", "/users/bob")).status == 404
+    blob.rmdir()
+    blob.write_bytes(bytes_of_it)
+    await sweep_once(server.services, now=utc_now())
+    assert not blob.exists()
 
 
 async def test_a_name_that_became_free_reaches_nothing_of_its_former_owner(admin: Admin) -> None:

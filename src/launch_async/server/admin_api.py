@@ -29,7 +29,7 @@ from launch_async.server.admin_input import (
 )
 from launch_async.server.auth import find_viewer, key_of
 from launch_async.server.errors import ApiError
-from launch_async.server.garbage import delete_blobs
+from launch_async.server.garbage import empty_garbage, throw_away
 from launch_async.server.ids import read_number
 from launch_async.server.services import Services
 
@@ -155,10 +155,10 @@ class AdminApi:
         async with self._store.write() as connection:
             found = await people.require_person(connection, request.match_info["username"])
             entity = await people.personal_entity(connection, found.id)
-            blobs = await _give_up(connection, entity, f"user {found.username!r}", force=force)
+            await _give_up(connection, entity, f"user {found.username!r}", force=force)
             await people.delete_person(connection, found.id)
             await audit.note(connection, who, "user.delete", None, found.username, force=force)
-        await delete_blobs(self._blobs, blobs)
+        await empty_garbage(self._store, self._blobs)
         return web.Response(status=204)
 
     async def list_keys(self, request: web.Request, _who: str) -> web.Response:
@@ -234,10 +234,10 @@ class AdminApi:
         force = read_flag(read_query(request, ["force"]), "force")
         async with self._store.write() as connection:
             team = await people.require_team(connection, request.match_info["team"])
-            blobs = await _give_up(connection, team.id, f"team {team.name!r}", force=force)
+            await _give_up(connection, team.id, f"team {team.name!r}", force=force)
             await people.delete_team(connection, team.id)
             await audit.note(connection, who, "team.delete", None, team.name, force=force)
-        await delete_blobs(self._blobs, blobs)
+        await empty_garbage(self._store, self._blobs)
         return web.Response(status=204)
 
     async def set_member(self, request: web.Request, who: str) -> web.Response:
@@ -294,15 +294,13 @@ async def _add_key(
     return given
 
 
-async def _give_up(
-    connection: AsyncConnection, entity_id: int, owner: str, *, force: bool
-) -> list[str]:
-    """Return the blobs that go with an entity; 409 when it still owns something."""
+async def _give_up(connection: AsyncConnection, entity_id: int, owner: str, *, force: bool) -> None:
+    """Throw away the blobs that go with an entity; 409 when it still owns something."""
     owned = await holdings.count_holdings(connection, entity_id)
     if owned and not force:
         counts = ", ".join(f"{count} {what}" for what, count in owned.items())
         raise ApiError(f"{owner} owns {counts}; add ?force=true to delete them too", status=409)
-    return await holdings.blobs_of(connection, entity_id)
+    await throw_away(connection, await holdings.blobs_of(connection, entity_id))
 
 
 async def _whole_team(connection: AsyncConnection, name: str) -> Json:

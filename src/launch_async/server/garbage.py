@@ -39,13 +39,13 @@ async def empty_garbage(store: Store, blobs: Blobs) -> int:
             found = {row.id: row.key for row in rows}
         if not found:
             return gone
-        await delete_blobs(blobs, list(found.values()))
+        await _delete_blobs(blobs, list(found.values()))
         async with store.write() as connection:
             await connection.execute(delete(blob_garbage).where(blob_garbage.c.id.in_(found)))
         gone += len(found)
 
 
-async def delete_blobs(blobs: Blobs, keys: Sequence[str]) -> None:
+async def _delete_blobs(blobs: Blobs, keys: Sequence[str]) -> None:
     """Delete blobs, some at a time; those that are gone already are no error."""
     limiter = anyio.CapacityLimiter(DELETED_AT_ONCE)
 
