@@ -70,6 +70,8 @@ async def test_only_an_admin_revokes_the_key_of_another(http: Http, server: Serv
     taken = await http.ask(document, id=encode_id("ApiKey", theirs.id))
 
     assert (refused.status, taken.status) == (404, 200)
+    noted = await server.rows("select username, action, subject from audit_log")
+    assert noted == [("tester", "key.revoke", "plain")]
     assert (await http.ask("{ viewer { username } }", key=key)).status == 401
 
 

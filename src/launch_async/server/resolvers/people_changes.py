@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from ariadne import MutationType, SchemaBindable
-from sqlalchemy import select
+from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server import audit, people, users
@@ -18,6 +18,7 @@ from launch_async.server.resolvers.viewer import load_user, user_columns
 from launch_async.server.run_rows import UserRow
 from launch_async.server.store.tables import people as tables
 
+NO_KEY = "you have no such key in force"
 NO_WORD = re.compile(r"[^\w.-]+")
 
 mutation = MutationType()
@@ -66,13 +67,12 @@ async def delete_api_key(_: None, info: Info, input: Json) -> Json:  # noqa: A00
     request = request_of(info)
     number = decode_number(input["id"], "ApiKey")
     async with request.store.write() as connection:
-        owner_id = request.viewer.user_id
-        if request.viewer.admin:
-            owner_id = await _owner_of(connection, number) or owner_id
-        if not await users.revoke_api_key(connection, number, user_id=owner_id):
-            raise ApiError("you have no such key in force", status=404)
-        who = request.viewer.username
-        await audit.note(connection, who, "key.revoke", None, who, id=number)
+        viewer, owner = request.viewer, await _owner_of(connection, number)
+        if owner is None or not (viewer.admin or owner.id == viewer.user_id):
+            raise ApiError(NO_KEY, status=404)
+        if not await users.revoke_api_key(connection, number, user_id=owner.id):
+            raise ApiError(NO_KEY, status=404)
+        await audit.note(connection, viewer.username, "key.revoke", None, owner.username, id=number)
     return {"success": True}
 
 
@@ -179,11 +179,13 @@ async def _own_team(connection: AsyncConnection, request: Request, name: str) ->
     return await people.require_team(connection, name)
 
 
-async def _owner_of(connection: AsyncConnection, key_id: int) -> int | None:
+async def _owner_of(connection: AsyncConnection, key_id: int) -> Row[int, str] | None:
     rows = await connection.execute(
-        select(tables.api_keys.c.user_id).where(tables.api_keys.c.id == key_id)
+        select(tables.users.c.id, tables.users.c.username)
+        .join(tables.api_keys, tables.api_keys.c.user_id == tables.users.c.id)
+        .where(tables.api_keys.c.id == key_id)
     )
-    return rows.scalar_one_or_none()
+    return rows.one_or_none()
 
 
 async def _find_person(
