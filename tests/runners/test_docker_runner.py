@@ -49,14 +49,6 @@ async def test_a_stop_of_ours_is_not_called_a_kill_from_outside(backend: DockerB
     assert end.detail == ""
 
 
-async def test_an_image_that_cannot_be_had_is_named(backend: DockerBackend) -> None:
-    backend.image = "127.0.0.1:9/no/such-image:1"
-    async with backend.life() as runner:
-        with pytest.raises(ItemError, match=r"127\.0\.0\.1:9/no/such-image:1") as missing:
-            await runner.launch(make_order(backend, "true"))
-    assert missing.value.reason is Reason.IMAGE_NOT_FOUND
-
-
 async def test_a_program_that_is_missing_is_named_in_the_log(backend: DockerBackend) -> None:
     work = ImageWork(image=backend.image, entrypoint=("no-such-program",))
     async with backend.life() as runner:

@@ -3,6 +3,8 @@
 import json
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -10,9 +12,12 @@ import anyio
 from aiodocker.exceptions import DockerError
 
 from launch_async.kit.tail import ByteTail
+from launch_async.kit.tar import Ownership, tar_pieces
+from launch_async.ports.runner import CODE_DIRECTORY
 from launch_async.wire.docker import DockerConnection
 
 _CALL_SECONDS = 60.0
+_COPY_SECONDS = 600.0
 _LISTED = ("Id", "Names", "State", "Labels", "Image", "ImageID")
 _PIECE_BYTES = 64 * 1024
 _HEADER_BYTES = 8
@@ -28,6 +33,17 @@ class Engine(DockerConnection):
         """Whether the engine answers."""
         with self.answering():
             await self.client().version()
+
+    async def put_code(self, container: str, code: Path) -> None:
+        """Copy a folder into a container that was created, where any of its users may write."""
+        params = {"path": "/", "noOverwriteDirNonDir": "1"}
+        ownership = Ownership(writable=True)
+        async with aclosing(tar_pieces(code, under=CODE_DIRECTORY, ownership=ownership)) as pieces:
+            path = f"containers/{container}/archive"
+            with self.answering(), anyio.fail_after(_COPY_SECONDS):
+                async with self.request("PUT", path, params=params, body=pieces) as answer:
+                    if answer.status != HTTPStatus.OK:
+                        raise DockerError(answer.status, await answer.text())
 
     async def inspect(self, container: str) -> dict[str, Any] | None:
         """All facts of a container by id or name; None when there is none."""

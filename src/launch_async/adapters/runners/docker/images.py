@@ -1,34 +1,70 @@
-"""Images on the engine: what is there already is used, else it is pulled."""
+"""Images on the engine: what is there is used, or fetched, as the pull policy says."""
 
 import anyio
 import structlog
 from aiodocker.exceptions import DockerError
 
 from launch_async.adapters.runners.docker.engine import Engine
-from launch_async.domain.errors import ItemError, Reason
+from launch_async.adapters.runners.docker.policy import Pull
+from launch_async.domain.errors import ItemError, Reason, Unavailable
+from launch_async.domain.image import ImageRef
+from launch_async.ports.images import RegistryLogin, RegistryLogins
+
+_DENIED = ("unauthorized", "denied", "no basic auth credentials", "authentication required")
+_AWAY = ("timeout", "timed out", "connection refused", "toomanyrequests", "eof")
+"""Words of registries' errors that engines hand on in a 500 (docker.md §3)."""
 
 log = structlog.get_logger()
 
 
 async def ensure_image(
-    engine: Engine, image: str, *, platform: str | None, within_seconds: float
+    engine: Engine,
+    image: str,
+    *,
+    platform: str | None,
+    pull: Pull,
+    logins: RegistryLogins | None,
+    within_seconds: float,
 ) -> None:
     """Return when the engine has the image.
 
     Raises:
-        ItemError: it cannot be had: no such image, no access, no way to the registry, too slow.
-        Unavailable: the engine itself does not answer.
+        ItemError: it cannot be had: no such image, no access, too slow.
+        Unavailable: the engine or the registry does not answer.
     """
-    if await engine.has_image(image, platform):
+    if pull != "always" and await engine.has_image(image, platform):
         return
+    if pull == "never":
+        raise _not_found(image, "it is not on the engine, and `pull` is never")
     log.info("pulling image", image=image)
+    login = None if logins is None else await logins.login(ImageRef.parse(image))
     try:
         with engine.reaching(), anyio.move_on_after(within_seconds) as patience:
-            await engine.client().images.pull(image, platform=platform)
+            auth = None if login is None else _auth(login)
+            await engine.client().images.pull(image, auth=auth, platform=platform)
     except DockerError as error:
+        said = error.message.lower()
+        if any(word in said for word in _DENIED):
+            raise _denied(image, login, error) from error
+        if any(word in said for word in _AWAY):
+            raise Unavailable(f"Image {image} could not be pulled: {error.message}") from error
         raise _not_found(image, error.message) from error
     if patience.cancelled_caught:
         raise _not_found(image, f"the pull took longer than {within_seconds:.0f} s")
+
+
+def _auth(login: RegistryLogin) -> dict[str, str]:
+    return {"username": login.username, "password": login.password.reveal()}
+
+
+def _denied(image: str, login: RegistryLogin | None, error: DockerError) -> ItemError:
+    host = ImageRef.parse(image).host
+    who = "without a login" if login is None else f"as {login.username}"
+    return ItemError(
+        f"The registry {host} does not let this agent pull {image} {who}: {error.message}. Give"
+        " the agent a login for it (docs/configuration.md, registries), or check the name.",
+        reason=Reason.REGISTRY_DENIED,
+    )
 
 
 def _not_found(image: str, why: str) -> ItemError:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,11 +17,14 @@ from launch_async.adapters.runners.docker.looks import Looks
 from launch_async.adapters.runners.docker.options import (
     IDENTITY_LABEL,
     ITEM_LABEL,
+    NO_OPENING,
     ORIGIN_LABEL,
     RUN_LABEL,
     container_body,
     platform,
+    pull_policy,
 )
+from launch_async.adapters.runners.docker.policy import DockerPolicy
 from launch_async.domain.errors import ItemError, Reason, Stage, Unavailable
 from launch_async.domain.ids import ItemId, RunId
 from launch_async.domain.run import (
@@ -34,6 +38,7 @@ from launch_async.domain.run import (
 )
 from launch_async.kit.names import plain_name
 from launch_async.ports.backends import BackendView
+from launch_async.ports.images import RegistryLogins
 from launch_async.ports.runner import ImageWork, LaunchOrder
 
 log = structlog.get_logger()
@@ -63,12 +68,16 @@ class DockerRunner:
         self,
         *,
         docker_host: str | None = None,
+        policy: DockerPolicy = NO_OPENING,
+        logins: RegistryLogins | None = None,
         pull_timeout_seconds: float = 1800.0,
         list_seconds: float = 15.0,
     ) -> None:
         self._engine = Engine(docker_host)
         self._looks = Looks(self._engine)
         self._events = ContainerEvents(self._engine, list_seconds=list_seconds)
+        self._policy = policy
+        self._logins = logins
         self._pull_timeout_seconds = pull_timeout_seconds
         self._starts = anyio.CapacityLimiter(_CONCURRENT_STARTS)
         self._pulls = anyio.CapacityLimiter(_CONCURRENT_PULLS)
@@ -86,7 +95,8 @@ class DockerRunner:
                 " or a local-process queue.",
                 reason=Reason.TARGET_UNSUPPORTED,
             )
-        body = container_body(order, order.work)
+        body = container_body(order, order.work, self._policy)
+        pull = pull_policy(order, self._policy)
         name = f"launch-{plain_name(order.run.run_id)}"
         found = await self._earlier(name, order)
         if found is None:
@@ -95,6 +105,8 @@ class DockerRunner:
                     self._engine,
                     order.work.image,
                     platform=platform(order),
+                    pull=pull,
+                    logins=self._logins,
                     within_seconds=self._pull_timeout_seconds,
                 )
         async with self._starts:
@@ -102,7 +114,7 @@ class DockerRunner:
                 found = await self._create(name, body, order)
             fresh = found["State"]["Status"] == "created"
             if fresh:
-                await self._start(found["Id"], order)
+                await self._start(found["Id"], order, order.work.code)
         who = {"item": order.item_id, "run": order.run.run_id, "queue": order.queue.name}
         log.info("run started" if fresh else "run found", container=name, **who)
         image = (found["Config"]["Image"], found["Image"])
@@ -222,8 +234,10 @@ class DockerRunner:
             raise _launch_failed(f"Docker refused the container: {error.message}") from error
         return True
 
-    async def _start(self, container_id: str, order: LaunchOrder) -> None:
+    async def _start(self, container_id: str, order: LaunchOrder, code: Path | None) -> None:
         try:
+            if code is not None:
+                await self._engine.put_code(container_id, code)
             with self._engine.reaching():
                 await self._engine.client().containers.container(container_id).start()
         except DockerError as error:
