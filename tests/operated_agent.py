@@ -103,13 +103,13 @@ class OperatedAgent:
             subject=name, state="preparing", seconds=1.0, reasons=("builds are busy",), next="build"
         )
 
-    def drain(self) -> None:
-        self.calls.append(("drain",))
+    def drain(self, *, timeout_seconds: float | None = None) -> None:
+        self.calls.append(("drain", str(timeout_seconds)))
 
-    def pause(self, queue: str) -> None:
+    async def pause(self, queue: str) -> None:
         self._queue("pause", queue)
 
-    def resume(self, queue: str) -> None:
+    async def resume(self, queue: str) -> None:
         self._queue("resume", queue)
 
     def _queue(self, verb: str, queue: str) -> None:

@@ -86,4 +86,14 @@ def test_an_agent_is_watched_changed_explained_and_drained(
 
         ask("agent", "drain")
         assert agent.program.wait(within_seconds=30) == 0
+    with fleet.agent(settings) as agent:
+        address = agent.admin.removeprefix("http://")
+        assert "paused by hand" in ask("agent", "status")
+        ask("agent", "resume", "containers")
+        fleet.wait_for_item("containers", third, {"RUNNING", "CLAIMED"})
+        ask("agent", "drain")  # which waits, whatever the grace
+        agent.wait_for_status("state", "stopping")
+        assert "waits for its items" in ask("agent", "status")
+        ask("item", "cancel", third)
+        assert agent.program.wait(within_seconds=30) == 0
     assert TOKEN not in agent.program.output

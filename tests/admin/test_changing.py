@@ -12,7 +12,7 @@ from operated_agent import OperatedAgent, a_view, address, an_item, endpoint, ge
 pytestmark = pytest.mark.anyio
 
 CHANGES = [
-    ("/drain", ("drain",), 202),
+    ("/drain", ("drain", "None"), 202),
     ("/queues/q/pause", ("pause", "q"), 200),
     ("/queues/q/resume", ("resume", "q"), 200),
     ("/items/item-1/cancel", ("cancel", "item-1"), 202),
@@ -59,6 +59,16 @@ async def test_reading_has_no_login():
         for path in ("/livez", "/readyz", "/metrics", "/status", "/queues", "/items"):
             assert (await get(session, path, Authorization=""))[0] == 200
         assert (await get(session, "/debug/tasks"))[0] == 403
+
+
+async def test_a_drain_has_a_timeout_if_it_is_given_one():
+    agent = OperatedAgent()
+    async with endpoint(agent) as session:
+        for body in ({"timeout_seconds": 90}, {}, {"timeout_seconds": None}):
+            assert (await post(session, "/drain", body))[0] == 202
+        for body in ({"timeout_seconds": -1}, {"timeout_seconds": 1e12}, {"timeout": 1}, [], "x"):
+            assert (await post(session, "/drain", body))[0] == 422
+    assert agent.calls == [("drain", "90.0"), ("drain", "None"), ("drain", "None")]
 
 
 async def test_readers_do_not_keep_changes_waiting():

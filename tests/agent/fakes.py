@@ -1,7 +1,7 @@
 """In-memory stand-ins for the agent's ports, with faults that tests can plant."""
 
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from launch_async.ports.build import BuildOrder
 from launch_async.ports.claims import Claim
 from launch_async.ports.configs import QueueConfigs
 from launch_async.ports.journal import Entry
+from launch_async.ports.pauses import PauseStore
 from launch_async.ports.presence import AgentStatus
 from launch_async.ports.queue import Popped, RejectedItem
 from launch_async.ports.runner import ImageWork, LaunchOrder, Work
@@ -405,6 +406,19 @@ class FakeRunner:
         return RunHandle(backend=self.name, run_id=order.run.run_id, item_id=order.item_id, data={})
 
 
+class FakePauses:
+    """Implements `PauseStore`."""
+
+    def __init__(self) -> None:
+        self.kept: Set[QueueRef] = frozenset()
+
+    def load(self) -> Set[QueueRef]:
+        return self.kept
+
+    async def keep(self, queues: Set[QueueRef]) -> None:
+        self.kept = queues
+
+
 class World:
     """Everything around an agent; agents come and go."""
 
@@ -424,6 +438,7 @@ class World:
         self.upload_seconds = 60.0
         self.requeues = FakeRequeues(self.service)
         self.bundles = FakeBundles()
+        self.pauses: PauseStore = FakePauses()
         self.patience_seconds = 0.03
         self.orphan_grace_seconds = 300.0
         self.end_orphans = False
@@ -466,6 +481,7 @@ class World:
             upload_seconds=self.upload_seconds,
             requeues=self.requeues,
             bundles=self.bundles,
+            pauses=self.pauses,
             warnings=warnings,
             services={"warnings": warnings.serve},
             orphan_grace_seconds=self.orphan_grace_seconds,

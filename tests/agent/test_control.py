@@ -12,6 +12,7 @@ from launch_async.ports.control import AgentControl
 pytestmark = pytest.mark.anyio
 
 BOTH = {"q": -1, "r": -1}
+LONG = 3600.0
 
 
 def changed(config: LaunchConfig, **fields: object) -> LaunchConfig:
@@ -42,11 +43,63 @@ async def test_a_drained_agent_takes_nothing_new_and_ends_with_its_items():
     assert not world.journal.kept
 
 
+async def test_a_drain_waits_longer_than_the_grace_and_shows_that_it_does():
+    world = World()
+    world.service.push(an_item(1))
+    agent = world.agent(grace_seconds=0.0)
+    async with running(agent):
+        await until(lambda: world.runner.orders)
+        agent.drain()
+        beats = len(world.service.statuses)
+        await until(lambda: len(world.service.statuses) > beats + 3)
+        view = agent.view()
+        assert (view.state, view.lets_go_in_seconds, len(view.items)) == ("stopping", None, 1)
+        await world.finish("runq1")
+        await until(lambda: world.service.statuses[-1].value == "KILLED")
+    assert agent.view().ended == {"succeeded": 1}
+
+
+async def test_a_drain_with_a_timeout_lets_go_after_it_and_the_last_one_counts():
+    world = World()
+    world.service.push(an_item(1))
+    agent = world.agent(grace_seconds=LONG)
+    async with running(agent):
+        await until(lambda: agent.view().launched)
+        agent.drain(timeout_seconds=LONG)
+        agent.drain(timeout_seconds=2 * LONG)
+        left = agent.view().lets_go_in_seconds
+        assert left is not None
+        assert LONG < left <= 2 * LONG
+        agent.drain(timeout_seconds=0)
+        await until(lambda: world.service.statuses[-1].value == "KILLED")
+    assert world.runner.alive
+    assert len(world.journal.kept) == 1
+
+
+@pytest.mark.parametrize("by", ["a signal", "the service"])
+async def test_a_stop_in_the_middle_of_a_drain_gives_the_grace(by: str):
+    world = World()
+    world.service.push(an_item(1))
+    agent = world.agent(grace_seconds=LONG)
+    async with running(agent):
+        await until(lambda: agent.view().launched)
+        agent.drain()
+        if by == "a signal":
+            agent.stop("SIGTERM")
+        else:
+            world.service.stop_polling = True
+        await until(lambda: agent.view().lets_go_in_seconds)
+        assert world.runner.alive
+        agent.stop("SIGTERM")
+        await until(lambda: world.service.statuses[-1].value == "KILLED")
+    assert world.runner.alive
+
+
 async def test_a_paused_queue_gives_nothing_until_it_is_resumed_and_others_go_on():
     world = World()
     async with running(world.agent(limits=BOTH)) as agent:
         await until(lambda: world.service.pops)
-        agent.pause("q")
+        await agent.pause("q")
         await until(lambda: not agent.view().looks)
         world.service.push(an_item(1, "q"), an_item(1, "r"))
         await until(lambda: world.runner.orders)
@@ -56,12 +109,12 @@ async def test_a_paused_queue_gives_nothing_until_it_is_resumed_and_others_go_on
         assert len(world.service.pending["q"]) == 1, "a pause outlives a reload"
         explained = agent.explain("q")
         assert explained is not None
-        assert (explained.state, explained.reasons) == ("paused", ("the queue is paused",))
+        assert (explained.state, explained.reasons) == ("paused", ("the queue is paused by hand",))
         assert explained.seconds is None, "its last look is not when it was paused"
-        agent.resume("q")
+        await agent.resume("q")
         await until(lambda: len(world.runner.orders) == 3)
         with pytest.raises(ConfigError, match="'gone'; it polls q, r"):
-            agent.pause("gone")
+            await agent.pause("gone")
 
 
 async def test_a_queue_may_begin_paused():
@@ -75,7 +128,7 @@ async def test_a_queue_may_begin_paused():
             "r": False,
         }
         assert len(world.service.pending["q"]) == 1
-        agent.resume("q")
+        await agent.resume("q")
         await until(lambda: len(world.runner.orders) == 2)
 
 

@@ -77,6 +77,28 @@ def test_the_status_shows_the_agent_its_limits_its_queues_and_its_items(served: 
     assert json.loads(served("agent", "status", "--json").stdout)["name"] == "agent-1"
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"state": "stopping"}, "stopping  waits for its items"),
+        ({"state": "stopping", "lets_go_in_seconds": 65.0}, "stopping  lets go in 1m05s"),
+        ({"queues": (a_queue(paused=True),)}, "paused by its setting"),
+        ({"queues": (a_queue(paused=True, paused_by_hand=True),)}, "paused by hand"),
+    ],
+)
+def test_the_status_says_what_was_said_to_the_agent(
+    served: Served, changes: dict[str, object], said: str
+):
+    served.agent.now = a_view(**changes)
+    assert said in served("agent", "status").stdout
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-1", "inf", "soon"])
+def test_a_timeout_is_a_number_of_seconds(served: Served, seconds: str):
+    served("agent", "drain", "--timeout", seconds, code=2)
+    assert served.agent.calls == []
+
+
 def test_a_probe_decides_the_exit_code(served: Served):
     assert "[+]queue/q ok" in served("agent", "status", "--check", "readyz").stdout
     served.agent.now = a_view(name="")
@@ -87,7 +109,8 @@ def test_a_probe_decides_the_exit_code(served: Served):
 @pytest.mark.parametrize(
     ("command", "call"),
     [
-        (("agent", "drain"), ("drain",)),
+        (("agent", "drain"), ("drain", "None")),
+        (("agent", "drain", "--timeout", "90"), ("drain", "90.0")),
         (("agent", "pause", "q"), ("pause", "q")),
         (("agent", "resume", "q"), ("resume", "q")),
         (("item", "cancel", "item-1"), ("cancel", "item-1")),

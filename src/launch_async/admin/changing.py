@@ -1,6 +1,6 @@
 """What may be changed over HTTP, by who knows the token. Each change may be repeated."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import structlog
@@ -10,9 +10,16 @@ from launch_async.admin.access import Handler
 from launch_async.admin.answers import json_answer, refused
 from launch_async.admin.operated import Operations
 from launch_async.admin.reading import not_open
+from launch_async.config.model import Seconds
 from launch_async.domain.errors import ConfigError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class DrainOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `/drain`; none at all is one without a timeout."""
+
+    timeout_seconds: Seconds | None = None
 
 
 class LogLevel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,18 +35,23 @@ class Changing:
         self._agent = operations.agent
         self._set_log_level = operations.set_log_level
 
-    async def drain(self, _: web.Request) -> web.Response:
+    async def drain(self, request: web.Request) -> web.Response:
         """Begin to stop; answered before the agent has."""
-        self._agent.drain()
-        return json_answer({"draining": True}, status=202)
+        try:
+            order = msgspec.json.decode(await request.read() or b"{}", type=DrainOrder)
+        except msgspec.DecodeError as error:
+            return refused(str(error), status=422)
+        self._agent.drain(timeout_seconds=order.timeout_seconds)
+        answer = {"draining": True, "timeout_seconds": order.timeout_seconds}
+        return json_answer(answer, status=202)
 
-    def of_queue(self, change: Callable[[str], None], done: str) -> Handler:
+    def of_queue(self, change: Callable[[str], Awaitable[None]], done: str) -> Handler:
         """Pause or resume the queue of the path."""
 
         async def handle(request: web.Request) -> web.Response:
             name = request.match_info["name"]
             try:
-                change(name)
+                await change(name)
             except ConfigError as error:
                 return refused(str(error), status=404)
             return json_answer({"queue": name, done: True})

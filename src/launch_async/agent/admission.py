@@ -43,7 +43,7 @@ class Admission:
         """Whose turn it is now."""
         self._closed = False
         self._paused: dict[QueueRef, bool] = {}
-        """What people said; it outlives a change of limits."""
+        """What people said; it outlives a change of limits, and its queue's absence."""
         self._targets: dict[QueueRef, str] = {}
         """The resource type of each queue, learned from its items."""
 
@@ -55,7 +55,7 @@ class Admission:
     def change(self, limits: Limits) -> None:
         """New limits. What is over them goes on and nothing new comes until there is room."""
         self._limits = limits
-        for known in (self._turns, self._paused, self._targets):
+        for known in (self._turns, self._targets):
             for gone in known.keys() - limits.queues.keys():
                 known.pop(gone, None)
         self._table.changed.notify()
@@ -68,6 +68,10 @@ class Admission:
     def is_paused(self, queue: QueueRef) -> bool:
         """Whether nothing is taken from this queue at the moment."""
         return self._paused.get(queue, self._limits.queues[queue].paused)
+
+    def paused_by_hand(self) -> frozenset[QueueRef]:
+        """The queues that people paused, those among them that are not polled at the moment."""
+        return frozenset(queue for queue, paused in self._paused.items() if paused)
 
     def close(self) -> None:
         """Grant no look any more: the agent is stopping."""
@@ -140,7 +144,10 @@ class Admission:
         """Why nothing may be taken from this queue now, in words; empty when it may."""
         held = self.held() if held is None else held
         texts = [limit_in_words(*full) for full in self._full(self._uses(queue), held)]
-        return ["the queue is paused", *texts] if self.is_paused(queue) else texts
+        if not self.is_paused(queue):
+            return texts
+        by = "by hand" if self._paused.get(queue) else "by its setting `paused`"
+        return [f"the queue is paused {by}", *texts]
 
     def views(self) -> Iterator[LimitView]:
         """Every limit but the queues' own, with what is used of it."""

@@ -7,13 +7,15 @@ services   runners' background work, heartbeat
 ```
 
 The first `stop()` ends the pollers; items go on for the grace and are then let go: what they
-started keeps running and is adopted by the next life. A second `stop()` skips the grace.
+started keeps running and is adopted by the next life. A second `stop()` skips the grace. A drain
+waits for as long as it is told (`agent/stopping.py`).
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TypeVarTuple, Unpack
 
 import anyio
+import anyio.to_thread
 import structlog
 from anyio.abc import TaskGroup
 
@@ -23,9 +25,11 @@ from launch_async.agent.heartbeat import Heartbeat
 from launch_async.agent.journey import travel
 from launch_async.agent.limits import Limits, limits_of, pace_of
 from launch_async.agent.logs import follow_log, log_tail
+from launch_async.agent.pauses import Pauses
 from launch_async.agent.poller import Poller
 from launch_async.agent.recover import Recovery
 from launch_async.agent.reload import changes, taken_on, tuned
+from launch_async.agent.stopping import Stopping
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Tools
 from launch_async.agent.views import (
@@ -41,7 +45,6 @@ from launch_async.config.model import LaunchConfig
 from launch_async.domain.errors import AgentUnfit, ConfigError, Unavailable, gravest
 from launch_async.domain.ids import QueueRef
 from launch_async.kit.lag import LoopLag
-from launch_async.kit.latch import Latch
 from launch_async.ports.backends import BackendSource, BackendView
 from launch_async.ports.control import Explanation
 from launch_async.ports.status import ALL_ITEMS, AgentView, ItemPage, ItemView
@@ -79,8 +82,8 @@ class Agent:
         self._admission = Admission(tools.table, self._limits(config))
         self._drift = 0
         self._recovered = False
-        self._stopping = Latch()
-        self._hurry = anyio.Event()
+        self._pauses = Pauses(self._admission, tools.pauses)
+        self._stopping = Stopping(tools.table)
         self._unfit: AgentUnfit | None = None
         self._name = ""
         self._journeys: TaskGroup | None = None
@@ -103,17 +106,15 @@ class Agent:
 
     def stop(self, cause: str) -> None:
         """Begin to stop; the second call skips the grace."""
-        if self._stopping.is_set():
-            self._hurry.set()
+        if self._stopping.is_stop:
+            self._stopping.hurry()
         else:
             self.stop_polling(cause)
 
     def stop_polling(self, cause: str) -> None:
         """Begin to stop, however often it is said."""
-        if not self._stopping.is_set():
-            log.info("stopping", cause=cause, open_items=len(self._tools.table))
-            self._stopping.set()
-            self._admission.close()
+        self._stopping.stop(cause, grace_seconds=self._config.agent.grace)
+        self._admission.close()
 
     async def run(self) -> None:
         """Until stopped.
@@ -130,13 +131,14 @@ class Agent:
                 services.start_soon(self._serve, name, serve, name=name)
             async with anyio.create_task_group() as journeys:
                 self._journeys = journeys
+                self._pauses.say()
                 await self._guarded(self._adopt)
                 self._recovered = True
                 if await self._register():
                     services.start_soon(self._guarded, self._heartbeat.run, name="heartbeat")
                     services.start_soon(self._audit, name="audit")
                     await self._poll()
-                await self._drain()
+                await self._stopping.wait_for_items()
                 journeys.cancel_scope.cancel()
             if self._name:
                 await self._heartbeat.last_word()
@@ -178,6 +180,7 @@ class Agent:
             recovered=self._recovered,
             orphans=len(self._recovery.orphans),
             lost_runs=dict(self._recovery.counts),
+            lets_go_in_seconds=self._stopping.seconds_left,
         )
 
     def items(self, *, queue: str | None, phase: str | None, most: int) -> ItemPage:
@@ -207,17 +210,18 @@ class Agent:
             return None
         return explain_queue(queue, self._admission, self._tools.table, agent=self._state())
 
-    def drain(self) -> None:
+    def drain(self, *, timeout_seconds: float | None = None) -> None:
         """As `AgentControl.drain`."""
-        self.stop_polling("drain requested")
+        self._stopping.drain("drain requested", timeout_seconds=timeout_seconds)
+        self._admission.close()
 
-    def pause(self, queue: str) -> None:
+    async def pause(self, queue: str) -> None:
         """As `AgentControl.pause`."""
-        self._set_paused(queue, paused=True)
+        await self._pauses.set(self._polled(queue), paused=True)
 
-    def resume(self, queue: str) -> None:
+    async def resume(self, queue: str) -> None:
         """As `AgentControl.resume`."""
-        self._set_paused(queue, paused=False)
+        await self._pauses.set(self._polled(queue), paused=False)
 
     async def cancel(self, item_id: str) -> bool:
         """As `AgentControl.cancel`: what was not launched ends at once, a run after its grace."""
@@ -234,7 +238,7 @@ class Agent:
                 if self._read_config is None:
                     msg = "this agent has no configuration to read again; restart it instead"
                     raise ConfigError(msg)
-                config = self._read_config()
+                config = await anyio.to_thread.run_sync(self._read_config)
             said = changes(self._config, config)
             await self._take_on(taken_on(self._config, config))
         log.info("configuration reloaded", changes=said)
@@ -268,21 +272,20 @@ class Agent:
         return limits_of(config, entity=self._entity, project=LAUNCH_PROJECT)
 
     def _state(self) -> str:
-        if self._stopping.is_set():
+        if self._stopping.begun.is_set():
             return "stopping"
         return "polling" if self._name else "starting"
 
     def _ref(self, queue: str) -> QueueRef:
         return QueueRef(self._entity, LAUNCH_PROJECT, queue)
 
-    def _set_paused(self, queue: str, *, paused: bool) -> None:
+    def _polled(self, queue: str) -> QueueRef:
         ref = self._ref(queue)
         if ref not in self._admission.limits.queues:
             polled = ", ".join(sorted(ref.name for ref in self._admission.limits.queues))
             msg = f"this agent does not poll a queue {queue!r}; it polls {polled}"
             raise ConfigError(msg)
-        log.info("queue paused" if paused else "queue resumed", queue=queue)
-        self._admission.pause(ref, paused=paused)
+        return ref
 
     async def _audit(self) -> None:
         """Compare slots with items now and then; a difference is mended and shown."""
@@ -302,17 +305,17 @@ class Agent:
                 await anyio.lowlevel.checkpoint()
         if self._journeys is not None:
             self._journeys.start_soon(self._guarded, self._recovery.run, name="recovery")
-        await self._stopping.unless_set(self._recovery.first_look)
+        await self._stopping.begun.unless_set(self._recovery.first_look)
 
     async def _register(self) -> bool:
         """Whether the agent may poll; an outage of the service is waited out."""
-        while not self._stopping.is_set():
+        while not self._stopping.begun.is_set():
             try:
-                name = await self._stopping.unless_set(self._tools.presence.register)
+                name = await self._stopping.begun.unless_set(self._tools.presence.register)
             except Unavailable as error:
                 log.warning("cannot register yet", reason=str(error))
                 with anyio.move_on_after(self._tools.retry_seconds):
-                    await self._stopping.wait()
+                    await self._stopping.begun.wait()
             except AgentUnfit as error:
                 self._become_unfit(error)
             else:
@@ -327,24 +330,8 @@ class Agent:
     async def _poll(self) -> None:
         async with anyio.create_task_group() as pollers:
             pollers.start_soon(self._guarded, self._poller.run, name="poller")
-            await self._stopping.wait()
+            await self._stopping.begun.wait()
             pollers.cancel_scope.cancel()
-
-    async def _drain(self) -> None:
-        """Wait for open items until the grace ends or somebody is in a hurry."""
-        table = self._tools.table
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._wait_for_hurry, group, name="hurry")
-            with anyio.move_on_after(self._config.agent.grace):
-                while len(table) and self._unfit is None:
-                    await table.changed.wait()
-            group.cancel_scope.cancel()
-        if len(table):
-            log.info("items let go", open_items=len(table), hint="the next start adopts them")
-
-    async def _wait_for_hurry(self, group: TaskGroup) -> None:
-        await self._hurry.wait()
-        group.cancel_scope.cancel()
 
     def _start_journey(self, tracked: Tracked) -> None:
         if self._journeys is None:
@@ -378,4 +365,4 @@ class Agent:
         log.error("agent unfit", reason=str(error))
         self._unfit = self._unfit or error
         self.stop_polling("the agent is unfit")
-        self._hurry.set()
+        self._stopping.hurry()

@@ -20,6 +20,7 @@ from launch_async.ports.bundles import BundleStore
 from launch_async.ports.claims import Claims
 from launch_async.ports.configs import QueueConfigs
 from launch_async.ports.jobs import JobStore
+from launch_async.ports.pauses import PauseStore
 from launch_async.ports.presence import Presence
 from launch_async.ports.queue import ItemQueue
 from launch_async.ports.requeues import Requeues
@@ -46,6 +47,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     claims: Claims
     requeues: Requeues
     bundles: BundleStore
+    pauses: PauseStore
     jobs: JobStore
     targets: Mapping[str, Target]
     """By resource type, in W&B's words: `local-process`, `local-container`."""

@@ -23,6 +23,7 @@ def queue_views(poller: Poller, admission: Admission, table: Table) -> Iterator[
     """Each polled queue."""
     now = anyio.current_time()
     held = admission.held()
+    by_hand = admission.paused_by_hand()
     for ref, queue in poller.queues.items():
         limit = admission.limits.queues[ref]
         yield QueueView(
@@ -33,6 +34,7 @@ def queue_views(poller: Poller, admission: Admission, table: Table) -> Iterator[
             seconds_since_poll=age(queue.last_answer, now),
             weight=limit.weight,
             paused=admission.is_paused(ref),
+            paused_by_hand=ref in by_hand,
             interval_seconds=round(queue.interval_seconds, 3),
             missing=tuple(admission.missing(ref, held)),
         )

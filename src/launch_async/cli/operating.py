@@ -10,8 +10,9 @@ from rich.live import Live
 from rich.text import Text
 
 from launch_async.cli.connection import Connected, connected
-from launch_async.cli.output import LOG_LEVELS
+from launch_async.cli.output import LOG_LEVELS, Seconds
 from launch_async.cli.view import FEW_QUEUES, ago, lines_beside_items, look
+from launch_async.config.model import MAX_SECONDS
 from launch_async.domain.errors import LaunchError
 from launch_async.ports.control import Explanation
 
@@ -46,7 +47,7 @@ async def status(agent: Connected, *, items: int, probe: str | None) -> int:
 
 
 @click.command(name="top")
-@click.option("--interval", type=click.FloatRange(0.2, 3600), default=1.0, help="Seconds.")
+@click.option("--interval", type=Seconds(0.2, 3600), default=1.0, help="Seconds.")
 @connected
 async def top(agent: Connected, *, interval: float) -> int:
     """Watch the agent live, until Ctrl-C."""
@@ -74,18 +75,30 @@ async def explain_queue(agent: Connected, *, queue: str) -> None:
 
 
 @click.command(name="drain")
+@click.option(
+    "--timeout",
+    "seconds",
+    type=Seconds(0, MAX_SECONDS),
+    help="Seconds after which open items are let go. Default: none.",
+)
 @connected
-async def drain(agent: Connected) -> None:
-    """Take nothing new; end when open items have ended, or after agent.grace."""
-    await agent.client.drain()
-    agent.show({"draining": True}, "the agent takes nothing new and ends")
+async def drain(agent: Connected, *, seconds: float | None) -> None:
+    """Take nothing new; end when open items have ended.
+
+    With --timeout they are let go after it: they keep running, and the next start takes them over.
+    """
+    await agent.client.drain(timeout_seconds=seconds)
+    told = "the agent takes nothing new and ends with its open items"
+    if seconds is not None:
+        told += f", or lets go of them after {seconds:g} s"
+    agent.show({"draining": True, "timeout_seconds": seconds}, told)
 
 
 @click.command(name="pause")
 @click.argument("queue")
 @connected
 async def pause(agent: Connected, *, queue: str) -> None:
-    """Take nothing from QUEUE until it is resumed; its open items go on."""
+    """Take nothing from QUEUE until it is resumed, over restarts too; its open items go on."""
     await agent.client.pause(queue)
     agent.show({"queue": queue, "paused": True}, f"{queue} is paused")
 

@@ -67,6 +67,9 @@ def _head(view: AgentView) -> Text:
     head = Text(no_wrap=True, overflow="ellipsis")
     head.append(view.name or "not registered yet", style="bold")
     head.append(f"  {view.state}", style=STATES.get(view.state, ""))
+    if view.state == "stopping":
+        left = view.lets_go_in_seconds
+        head.append("  waits for its items" if left is None else f"  lets go in {ago(left)}")
     head.append(f"  launched {view.launched}  adopted {view.adopted}")
     head.append(f"  heard {ago(view.seconds_since_beat)} ago", style="dim")
     if view.unfit:
@@ -107,7 +110,8 @@ def _queues(queues: tuple[QueueView, ...], width: int | None) -> Table:
 
 def _queue_state(queue: QueueView) -> Text:
     if queue.paused:
-        return Text("paused", style="yellow")
+        by = "by hand" if queue.paused_by_hand else "by its setting"
+        return Text(f"paused {by}", style="yellow")
     if queue.missing:
         return Text("full: " + "; ".join(queue.missing), style="yellow")
     return Text(

@@ -10,6 +10,7 @@ import structlog
 
 from launch_async.adapters.bundles.folder import BundleFolder
 from launch_async.adapters.journals.identity import held_identity
+from launch_async.adapters.journals.pauses import PauseFile
 from launch_async.adapters.journals.sqlite import SqliteJournal
 from launch_async.adapters.queues.claims import WandbClaims
 from launch_async.adapters.queues.requeues import WandbRequeues
@@ -128,6 +129,7 @@ async def open_agent(
             item_retries=config.agent.item_retries,
             requeues=WandbRequeues(transport, service),
             bundles=bundles,
+            pauses=PauseFile(state_dir),
             warnings=warnings,
             services={"warnings": warnings.serve, "retention": retention.serve},
             orphan_grace_seconds=config.agent.orphans.grace,

@@ -46,7 +46,8 @@ class QueueConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     run_timeout: Seconds | None = None
     """Seconds that this queue's runs may run; None: `agent.run_timeout`, 0: no limit."""
     paused: bool = False
-    """Whether the agent starts with this queue paused: it takes nothing until it is resumed."""
+    """Whether the agent starts with this queue paused: it takes nothing until it is resumed. What
+    people pause stays paused at a start whatever this says."""
 
 
 class TargetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,7 +95,7 @@ class AgentSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     empty: they are refused. A file, since neither arguments nor this file are a place for it."""
     grace: Seconds = 30.0
     """Seconds that running items get to end after SIGTERM; then they are let go (they keep running
-    on their backend and the next start adopts them)."""
+    on their backend and the next start adopts them). A drain has a timeout of its own."""
     poll: Wait = 2.0
     """Shortest pause in seconds before the next look into a queue that was empty. W&B's agent
     waits 10."""

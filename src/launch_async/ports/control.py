@@ -43,20 +43,26 @@ class AgentControl(Protocol):
         """Why this item, or else this queue, is where it is; None: this agent has no such thing."""
         ...
 
-    def drain(self) -> None:
-        """Take nothing new; the agent ends when its items have ended, or after its grace."""
-        ...
-
-    def pause(self, queue: str) -> None:
-        """Take nothing more from this queue until it is resumed; its open items go on.
-
-        Raises:
-            ConfigError: this agent does not poll it.
+    def drain(self, *, timeout_seconds: float | None = None) -> None:
+        """Take nothing new; the agent ends when its items have ended, or lets go of them after the
+        timeout. Said again, the last timeout counts.
         """
         ...
 
-    def resume(self, queue: str) -> None:
-        """Take from this queue again, even if its setting says paused. Raises as `pause`."""
+    async def pause(self, queue: str) -> None:
+        """Take nothing more from this queue until it is resumed, over restarts of the agent too;
+        its open items go on.
+
+        Raises:
+            ConfigError: this agent does not poll it.
+            LaunchError: it is paused until the agent ends, as it cannot be kept for longer.
+        """
+        ...
+
+    async def resume(self, queue: str) -> None:
+        """Take from this queue again, in this life of the agent even if its setting says paused.
+        Raises as `pause`.
+        """
         ...
 
     async def cancel(self, item_id: str) -> bool:

@@ -21,6 +21,8 @@ class QueueView(msgspec.Struct, frozen=True, kw_only=True):
     """Since the last look that was answered; None before the first."""
     weight: float = 1.0
     paused: bool = False
+    paused_by_hand: bool = False
+    """Else it is paused by its setting. By hand it stays so over restarts."""
     interval_seconds: float = 0.0
     """Between its looks at the moment; 0 while it has items."""
     missing: tuple[str, ...] = ()
@@ -100,6 +102,8 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True):
     lost_runs: dict[str, int] = {}
     """Runs of this life that a backend had and the journal had not, by what was done: `recovered`,
     `removed` as the leftover of an item that has ended, `ended` as orphans."""
+    lets_go_in_seconds: float | None = None
+    """Until a stopping agent lets go of what is open; None: it waits for it, or does not stop."""
     unfit: str = ""
     """Why the agent is stopping and a person must act."""
 

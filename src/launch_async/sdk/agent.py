@@ -67,9 +67,10 @@ class AgentClient:
         async with self._requested("GET", f"/{probe}?verbose") as response:
             return response.status == 200, await response.text()
 
-    async def drain(self) -> None:
-        """Let it take nothing new, and end."""
-        await self._ask("POST", "/drain")
+    async def drain(self, *, timeout_seconds: float | None = None) -> None:
+        """Let it take nothing new, and end with its items, or after the timeout."""
+        body = None if timeout_seconds is None else {"timeout_seconds": timeout_seconds}
+        await self._ask("POST", "/drain", body=body)
 
     async def pause(self, queue: str) -> None:
         """Let it take nothing from this queue. Raises `NotOpen`."""
