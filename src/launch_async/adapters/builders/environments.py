@@ -31,12 +31,12 @@ import structlog
 
 from launch_async.adapters.builders.eviction import NEEDS, Shelf
 from launch_async.adapters.builders.pip import ToolFailed, run_tool
-from launch_async.adapters.builders.requirements import Requirements, find_requirements
 from launch_async.adapters.builders.venv import make_base, make_from_base
 from launch_async.domain.errors import ItemError, Reason, Stage
 from launch_async.domain.ids import RunId
 from launch_async.domain.item import Item
 from launch_async.domain.job import ArtifactSource, GitSource, ImageSource
+from launch_async.domain.requirements import Requirements, find_requirements
 from launch_async.kit.failures import Failures
 from launch_async.kit.keep import Keep
 from launch_async.kit.names import plain_name
