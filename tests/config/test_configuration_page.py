@@ -83,7 +83,9 @@ def test_every_variable_of_ours_is_on_the_page():
     named = {
         name
         for path in source.rglob("*.py")
-        for name in re.findall(r"\bLAUNCH_ASYNC_[A-Z_]+", path.read_text(encoding="utf-8"))
+        for name in re.findall(
+            r"[\"'](LAUNCH_ASYNC_[A-Z_]+)[\"']", path.read_text(encoding="utf-8")
+        )
     }
     table = re.findall(r"^\| `(LAUNCH_ASYNC_[A-Z_]+)` \|", PAGE.read_text("utf-8"), re.MULTILINE)
     assert named == set(table)

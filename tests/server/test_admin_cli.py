@@ -127,6 +127,9 @@ def test_options_may_stand_before_the_command(admin: Words, tmp_path: Path) -> N
         (["user", "create", "a/b"], "username: a user name may not contain"),
         (["user", "delete", "nobody"], "there is no user 'nobody'"),
         (["user", "list", "--url", "http://127.0.0.1:1"], "cannot be reached"),
+        (["user", "delete", ""], "a name is empty"),
+        (["key", "list", "\udcff"], "what was given is not UTF-8 text"),
+        (["user", "create", "\udcff"], "what was given is not UTF-8 text"),
     ],
 )
 def test_a_refusal_is_one_line_and_exit_code_1(admin: Words, words: list[str], says: str) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 import anyio
 import pytest
 from aiohttp import web
+from anyio.abc import SocketAttribute, SocketStream
 from scripted_api import ScriptedApi, scripted_api
 
-from launch_async.domain.errors import AgentUnfit, Unavailable
+from launch_async.domain.errors import AgentUnfit, ConfigError, Unavailable
 from launch_async.domain.secret import Secret
 from launch_async.wire.network import ca_file_of, proxy_for
 from launch_async.wire.transport import RequestRefused, Transport
@@ -174,6 +175,26 @@ async def test_a_file_may_take_longer_than_a_call(api: ScriptedApi, tmp_path: Pa
     assert (tmp_path / "file").read_bytes() == b"01234"
 
 
+async def test_a_store_that_stops_reading_is_not_waited_for_without_an_end():
+    async def accept(stream: SocketStream) -> None:
+        async with stream:
+            await anyio.sleep_forever()
+
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(listener.serve, accept)
+        _, port = listener.listeners[0].extra_attributes[SocketAttribute.local_address]()
+        url = f"http://127.0.0.1:{port}"
+        async with Transport.open(
+            base_url=url, api_key=Secret(KEY), max_tries=1, stall_seconds=0.05
+        ) as transport:
+            with anyio.fail_after(WITHIN_SECONDS), pytest.raises(Unavailable, match="in time"):
+                await transport.put(f"{url}/file", bytes(32 << 20), {})
+        tasks.cancel_scope.cancel()
+
+
 async def test_a_file_that_was_cut_short_is_fetched_again(api: ScriptedApi, tmp_path: Path):
     async def cut(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Length": "10"})
@@ -294,9 +315,9 @@ async def test_a_custom_ca_is_trusted(tmp_path: Path):
             await ask(api, max_tries=1)
 
 
-async def test_a_ca_file_that_is_none_makes_the_agent_unfit(api: ScriptedApi, tmp_path: Path):
+async def test_a_ca_file_that_is_none_is_a_wrong_setting(api: ScriptedApi, tmp_path: Path):
     (tmp_path / "ca.pem").write_text("no certificate")
-    with pytest.raises(AgentUnfit, match=r"ca\.pem is not a readable bundle"):
+    with pytest.raises(ConfigError, match=r"ca\.pem is not a readable bundle"):
         await ask(api, ca_file=tmp_path / "ca.pem")
 
 

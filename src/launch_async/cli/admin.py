@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launch_async.cli.output import UsageFault, run_async
-from launch_async.config.admin import ADMIN_KEY_VARIABLE, find_admin_key
+from launch_async.config.admin import ADMIN_KEY_VARIABLE, MAX_FILE_BYTES, find_admin_key
 from launch_async.config.login import is_address
 from launch_async.domain.errors import ConfigError
 from launch_async.domain.secret import Secret
@@ -150,7 +150,7 @@ async def create_user(
     if email is not None:
         body["email"] = email
     if key_stdin:
-        body["api_key"] = sys.stdin.readline().strip()
+        body["api_key"] = sys.stdin.readline(MAX_FILE_BYTES).strip()
     made = await session.client.call("POST", "users", body=body)
     if key_stdin:
         session.done(made, f"user {name!r} made, with the key that was given")

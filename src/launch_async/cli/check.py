@@ -12,7 +12,7 @@ from launch_async.config.login import find_base_url, find_login
 from launch_async.config.model import LaunchConfig, QueueConfig
 from launch_async.config.sources import NO_QUEUE, Settled, http_timeout_seconds
 from launch_async.config.traps import Trap, find_traps
-from launch_async.domain.errors import AgentUnfit, ConfigError
+from launch_async.domain.errors import ConfigError
 from launch_async.wire.network import ca_file_of, tls_of
 
 Row = tuple[str, str, str]
@@ -51,7 +51,7 @@ def check_config(
     if config.agent.admin_token_file:
         find_agent_token(Path(config.agent.admin_token_file), {})
     http_timeout_seconds(environ)
-    _check_certificates(environ)
+    tls_of(ca_file_of(environ))
     base_url = find_base_url(environ, home=home, working_dir=working_dir)
     traps = [Trap("", warning) for warning in settled.loaded.warnings]
     traps += find_traps(settled, environ)
@@ -69,13 +69,6 @@ def check_config(
     for trap in traps:
         click.echo(f"warning: {trap.where}: {trap.text}" if trap.where else f"warning: {trap.text}")
     click.echo(f"the settings are valid; warnings: {len(traps)}")
-
-
-def _check_certificates(environ: Mapping[str, str]) -> None:
-    try:
-        tls_of(ca_file_of(environ))
-    except AgentUnfit as error:
-        raise ConfigError(str(error)) from error
 
 
 def _rows(settled: Settled, config: LaunchConfig) -> Iterator[Row]:

@@ -1,6 +1,5 @@
 """The admin API of a server, one request at a time."""
 
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,9 +10,9 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from launch_async.domain.errors import ConfigError, LaunchError
+from launch_async.domain.errors import LaunchError
 from launch_async.domain.secret import Secret
-from launch_async.wire.network import proxy_for
+from launch_async.wire.network import proxy_for, tls_of
 
 TIMEOUT = aiohttp.ClientTimeout(total=30.0)
 MAX_PAGE = 1000
@@ -24,6 +23,18 @@ Json = dict[str, Any]
 
 class AdminRefused(LaunchError):
     """The server said no, or did not answer; the text says which and why."""
+
+
+class _Answer(Json):
+    """What is not in it says so in words: something else than this server may have answered."""
+
+    def __init__(self, answer: Json, base_url: str) -> None:
+        super().__init__(answer)
+        self._base_url = base_url
+
+    def __missing__(self, key: str) -> Any:
+        msg = f"{self._base_url} is no launch-async server of this version: its answer has no {key}"
+        raise AdminRefused(msg)
 
 
 class AdminClient:
@@ -46,7 +57,7 @@ class AdminClient:
         Raises:
             ConfigError: `ca_file` is not a bundle of certificates.
         """
-        connector = aiohttp.TCPConnector(ssl=_trust(ca_file))
+        connector = aiohttp.TCPConnector(ssl=tls_of(ca_file))
         async with aiohttp.ClientSession(connector=connector, timeout=TIMEOUT) as session:
             yield cls(session, base_url=base_url, admin_key=admin_key)
 
@@ -62,14 +73,18 @@ class AdminClient:
         Raises:
             AdminRefused: the server said no, or did not answer.
         """
-        path = "/".join(quote(part, safe="") for part in parts)
-        words = f"?{urlencode(query)}" if query else ""
+        if not all(parts):
+            raise AdminRefused("a name is empty; give the one that is meant")
+        try:
+            path = "/".join(quote(part, safe="") for part in parts)
+            words = f"?{urlencode(query)}" if query else ""
+            content = None if body is None else msgspec.json.encode(body)
+        except UnicodeEncodeError as error:
+            raise AdminRefused("what was given is not UTF-8 text") from error
         url = f"{self._base_url}/admin/v1/{path}{words}"
         headers = {"Authorization": f"Bearer {self._admin_key.reveal()}"}
-        content = None
-        if body is not None:
+        if content is not None:
             headers["Content-Type"] = "application/json"
-            content = msgspec.json.encode(body)
         try:
             async with self._session.request(
                 method,
@@ -100,18 +115,9 @@ class AdminClient:
         except msgspec.DecodeError:
             answer = None
         if 200 <= status < 300 and isinstance(answer, dict):
-            return answer
+            return _Answer(answer, self._base_url)
         told = answer.get("error") if isinstance(answer, dict) else None
         if not isinstance(told, str) or (status, told) == (404, "Not Found"):
             raise AdminRefused(f"{self._base_url} {NO_API} (status {status})")
         field = answer.get("field") if isinstance(answer, dict) else None
         raise AdminRefused(f"{field}: {told}" if field else told)
-
-
-def _trust(ca_file: Path | None) -> ssl.SSLContext | bool:
-    if ca_file is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=str(ca_file))
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"{ca_file} is not a readable bundle of CA certificates") from error

@@ -24,6 +24,10 @@ NOT_KNOWN = (
 T = TypeVar("T")
 
 
+class _Refusal(msgspec.Struct, frozen=True):
+    error: str
+
+
 class NotOpen(LaunchError):
     """The agent has no such item or queue."""
 
@@ -103,7 +107,7 @@ class AgentClient:
         path = f"/items/{_quoted(item_id)}/logs?follow=1"
         async with self._requested("GET", path, timeout=forever) as response:
             if response.status != 200:
-                _raise(response.status, await response.read())
+                _raise(self._url, response.status, await response.read())
             async for piece in response.content.iter_any():
                 yield piece
 
@@ -111,7 +115,7 @@ class AgentClient:
         async with self._requested(method, path, json=body) as response:
             answer = await response.read()
             if response.status not in (200, 202):
-                _raise(response.status, answer)
+                _raise(self._url, response.status, answer)
             return answer
 
     @asynccontextmanager
@@ -124,7 +128,7 @@ class AgentClient:
         )
         try:
             async with self._session.request(
-                method, self._url + path, headers=headers, **given
+                method, self._url + path, headers=headers, allow_redirects=False, **given
             ) as response:
                 yield response
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -144,7 +148,13 @@ def _reason(error: aiohttp.ClientError | TimeoutError) -> str:
 
 
 def _quoted(name: str) -> str:
-    return quote(name, safe="")
+    """One step of a path; what cannot be one is the name of nothing."""
+    try:
+        if name not in ("", ".", ".."):
+            return quote(name, safe="")
+    except UnicodeEncodeError:
+        pass  # said below
+    raise NotOpen(f"nothing at this agent is called {name!r}")
 
 
 def _decoded(answer: bytes, kind: type[T]) -> T:
@@ -155,12 +165,14 @@ def _decoded(answer: bytes, kind: type[T]) -> T:
         raise LaunchError(msg) from error
 
 
-def _raise(status: int, answer: bytes) -> None:
+def _raise(url: str, status: int, answer: bytes) -> None:
     if status == 401:
         raise LaunchError(NOT_KNOWN)
-    text = answer.decode(errors="replace").strip()
     try:
-        text = msgspec.json.decode(answer, type=dict[str, str])["error"]
-    except (msgspec.DecodeError, KeyError):
-        text = text[:500] or f"the agent answered {status}"
-    raise (NotOpen if status == 404 else LaunchError)(text)
+        told = msgspec.json.decode(answer, type=_Refusal).error
+    except msgspec.DecodeError:
+        told = "" if status == 404 else answer.decode(errors="replace").strip()[:500]
+    if told in ("", "Not Found"):
+        msg = f"what answers at {url} is no launch-async agent of this version (status {status})"
+        raise LaunchError(msg)
+    raise (NotOpen if status == 404 else LaunchError)(told)

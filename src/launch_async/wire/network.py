@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from launch_async.domain.errors import AgentUnfit
+from launch_async.domain.errors import AgentUnfit, ConfigError
 from launch_async.kit.addresses import is_loopback
 
 CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
@@ -31,7 +31,7 @@ def tls_of(ca_file: Path | None) -> ssl.SSLContext | bool:
     """What aiohttp takes as its TLS: the usual CAs, or those of this bundle alone.
 
     Raises:
-        AgentUnfit: it is not a bundle of certificates.
+        ConfigError: it is not a bundle of certificates.
     """
     if ca_file is None:
         return True
@@ -39,7 +39,7 @@ def tls_of(ca_file: Path | None) -> ssl.SSLContext | bool:
         return ssl.create_default_context(cafile=str(ca_file))
     except (OSError, ssl.SSLError) as error:
         msg = f"{ca_file} is not a readable bundle of CA certificates; see {CA_VARIABLES[0]}"
-        raise AgentUnfit(msg) from error
+        raise ConfigError(msg) from error
 
 
 def ca_file_of(environ: Mapping[str, str]) -> Path | None:
