@@ -6,6 +6,7 @@ import anyio
 import msgspec
 import pytest
 from fakes import DEADLINE_SECONDS, KEY, World, an_item, running, until
+from structlog.testing import capture_logs
 
 from launch_async.agent.report_line import TRIES, WIDTH, ReportLine
 from launch_async.agent.warnings import MAX_PER_ITEM, Warnings
@@ -355,3 +356,15 @@ async def test_no_message_holds_a_key():
         await until(lambda: world.service.failed)
     assert world.service.failed[ItemId("q-1")][0].message == "git refused ***"
     assert KEY.reveal() not in str(world.bundles.kept)
+
+
+async def test_the_log_names_the_failure_and_leaves_out_what_the_run_printed():
+    world = World()
+    world.service.push(an_item(1))
+    with capture_logs() as logs:
+        async with running(world.agent()) as agent:
+            await until(lambda: world.runner.orders)
+            await world.finish("runq1", exit_code=7)
+            await until(lambda: agent.view().ended)
+    failed = [line for line in logs if line["event"] == "item failed"]
+    assert [line["message"] for line in failed] == ["the job exited with code 7"]

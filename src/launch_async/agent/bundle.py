@@ -30,6 +30,11 @@ LOG_MARK = ". Last lines of its log:"
 """Where a message goes on with what the bundle has in full."""
 
 
+def without_log(outcome: Outcome) -> str:
+    """The message without the end of the run's log."""
+    return outcome.message.split(LOG_MARK)[0]
+
+
 def bundle_of(
     tracked: Tracked, outcome: Outcome, tools: Tools, *, build_log: str = ""
 ) -> dict[str, bytes]:
@@ -72,7 +77,7 @@ def _facts(tracked: Tracked, outcome: Outcome, tools: Tools) -> dict[str, Any]:
         "reason": outcome.reason and outcome.reason.value,
         "exit_code": outcome.exit_code,
         "signal": outcome.signal,
-        "message": _said(outcome),
+        "message": without_log(outcome),
         "preemptions": item.spec.resume_count,
         "backend": None if handle is None else {"name": handle.backend, **handle.data},
         "agent": {
@@ -98,10 +103,6 @@ def _error_file(facts: dict[str, Any], outcome: Outcome) -> str:
     if outcome.log_tail:
         lines += ["", f"last {len(outcome.log_tail)} lines of the log:", *outcome.log_tail]
     return "\n".join(lines) + "\n"
-
-
-def _said(outcome: Outcome) -> str:
-    return outcome.message.split(LOG_MARK)[0]
 
 
 def _seconds(entry: Entry) -> dict[str, float]:

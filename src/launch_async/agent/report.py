@@ -7,7 +7,7 @@ import anyio.to_thread
 import msgspec
 import structlog
 
-from launch_async.agent.bundle import bundle_of, read_build_log
+from launch_async.agent.bundle import bundle_of, read_build_log, without_log
 from launch_async.agent.insist import pause_after
 from launch_async.agent.launch import found_runs
 from launch_async.agent.masks import masked
@@ -31,7 +31,9 @@ async def report(tracked: Tracked, outcome: Outcome, tools: Tools) -> None:
     if outcome.again:  # its next agent finds nothing of it in its way
         await _clean_up(tracked, tools)
     if outcome.failed:
-        log.warning("item failed", reason=outcome.reason, message=outcome.message.split("\n")[0])
+        log.warning(
+            "item failed", reason=outcome.reason, message=without_log(outcome).split("\n")[0]
+        )
         build_log = await anyio.to_thread.run_sync(read_build_log, tracked)
         bundle = bundle_of(tracked, outcome, tools, build_log=build_log)
         telling = _Report(tracked, outcome, tools, bundle)

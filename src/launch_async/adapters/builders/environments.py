@@ -214,7 +214,7 @@ class EnvironmentBuilder:
     async def _install_all(
         self, folder: Path, needs: Requirements, *, python: Path, code: Path
     ) -> None:
-        log.info("environment is made", folder=str(folder), requirements=len(needs.lines))
+        log.info("making environment", folder=str(folder), requirements=len(needs.lines))
         output = folder.with_suffix(".log")
         try:
             with anyio.fail_after(self._install_timeout_seconds):
