@@ -20,7 +20,8 @@ from launch_async.ports.queue import RejectedItem
 from launch_async.ports.runs import HIDDEN
 from launch_async.server.ids import decode_number
 from launch_async.wire import operations
-from launch_async.wire.transport import Parts, RequestRefused, Transport
+from launch_async.wire.answers import Parts
+from launch_async.wire.transport import RequestRefused, Transport
 from real_server import ENTITY, RealServer, real_server
 
 pytestmark = pytest.mark.anyio

@@ -9,6 +9,13 @@ import msgspec
 MAX_ERROR_CHARACTERS = 2000
 
 
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of an operation's fields, each by its name in the answer."""
+
+    data: Mapping[str, Any]
+    errors: Mapping[str, str]
+
+
 def decode_answer(content: bytes) -> dict[str, Any] | None:
     """A GraphQL answer, whose `data` is an object here even if it has none; None: it is no answer.
 
@@ -24,8 +31,8 @@ def decode_answer(content: bytes) -> dict[str, Any] | None:
     return {**answer, "data": data} if isinstance(data, dict) else None
 
 
-def errors_by_part(answer: Mapping[str, Any]) -> dict[str, str] | None:
-    """What went wrong with each field of the operation; None: an error is about the whole of it."""
+def parts_of(answer: Mapping[str, Any]) -> Parts | None:
+    """What came of each field of the operation; None: an error is about the whole of it."""
     errors: Any = answer.get("errors") or []
     found: dict[str, str] = {}
     for error in errors if isinstance(errors, list) else [errors]:
@@ -33,7 +40,7 @@ def errors_by_part(answer: Mapping[str, Any]) -> dict[str, str] | None:
         if not isinstance(path, list) or not path:
             return None
         found[str(path[0])] = error_text({"errors": [error]})
-    return found
+    return Parts(data=answer["data"], errors=found)
 
 
 def has_parts(content: bytes) -> bool:
@@ -42,9 +49,7 @@ def has_parts(content: bytes) -> bool:
         answer = decode_answer(content)
     except ValueError:
         return False
-    if answer is None or not answer["data"]:
-        return False
-    return errors_by_part(answer) is not None
+    return answer is not None and bool(answer["data"]) and parts_of(answer) is not None
 
 
 def error_text(answer: Mapping[str, Any]) -> str:

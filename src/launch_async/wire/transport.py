@@ -10,6 +10,7 @@ if the caller takes answers in parts and each error names its part: it was done,
 are lost for a minute else.
 """
 
+import io
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -28,11 +29,12 @@ from launch_async import __version__
 from launch_async.domain.errors import AgentUnfit, LaunchError, Unavailable
 from launch_async.domain.secret import Secret
 from launch_async.wire.answers import (
+    Parts,
     decode_answer,
     error_text,
     error_text_of,
-    errors_by_part,
     has_parts,
+    parts_of,
 )
 from launch_async.wire.bulkhead import Bulkhead
 from launch_async.wire.lanes import TRIES, VERBS, Lane, Lanes, verb_of
@@ -46,8 +48,11 @@ MAX_PAUSE_SECONDS = 30.0
 MAX_ANSWER_BYTES = 64 << 20
 MAX_WAIT_SECONDS = 60.0
 """The longest Retry-After that a call sits out itself; its caller hears of a longer one."""
-TRANSFER = aiohttp.ClientTimeout(total=None, sock_connect=30.0, sock_read=60.0)
-"""For files: as long as it takes, but never without a byte for so long."""
+CONNECT_SECONDS = 30.0
+STALL_SECONDS = 60.0
+"""A file may take longer than a call, but not be without a byte for so long."""
+BYTES_PER_STALL = 2 << 20
+"""Of a file at least so many go in `STALL_SECONDS`: a reader that stops reading is no silence."""
 
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -72,13 +77,6 @@ class _Failed(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
-class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of an operation's fields, each by its name in the answer."""
-
-    data: Mapping[str, Any]
-    errors: Mapping[str, str]
-
-
 class _Request(msgspec.Struct, frozen=True, kw_only=True):
     """One request and its lane."""
 
@@ -91,6 +89,8 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
     verb: str
     in_parts: bool = False
     """Whether an answer that is an error in part is an answer."""
+    size: int = 0
+    """Of a file, at most."""
 
     @property
     def caller(self) -> object:
@@ -116,11 +116,13 @@ class Transport:
         base_url: str,
         api_key: Secret[str],
         max_tries: int = MAX_TRIES,
+        stall_seconds: float = STALL_SECONDS,
         lanes: Lanes | None = None,
     ) -> None:
         self._session = session
         self._authorization = Secret(aiohttp.encode_basic_auth("api", api_key.reveal()))
         self._max_tries = max_tries
+        self._stall_seconds = stall_seconds
         self.lanes = lanes or Lanes.unlimited()
         self.base_url = base_url
 
@@ -134,12 +136,13 @@ class Transport:
         ca_file: Path | None = None,
         max_tries: int = MAX_TRIES,
         call_timeout_seconds: float = CALL_TIMEOUT_SECONDS,
+        stall_seconds: float = STALL_SECONDS,
         lanes: Lanes | None = None,
     ) -> AsyncGenerator[Self, None]:
         """A transport that lives as long as the block.
 
         Raises:
-            AgentUnfit: `ca_file` is not a bundle of certificates.
+            ConfigError: `ca_file` is not a bundle of certificates.
         """
         # The lanes' places are the limit: a pool of its own would make lanes wait for each other.
         connector = aiohttp.TCPConnector(limit=0, ssl=tls_of(ca_file))
@@ -149,7 +152,14 @@ class Transport:
             timeout=aiohttp.ClientTimeout(total=call_timeout_seconds),
             requote_redirect_url=False,
         ) as session:
-            yield cls(session, base_url=base_url, api_key=api_key, max_tries=max_tries, lanes=lanes)
+            yield cls(
+                session,
+                base_url=base_url,
+                api_key=api_key,
+                max_tries=max_tries,
+                stall_seconds=stall_seconds,
+                lanes=lanes,
+            )
 
     async def execute(
         self,
@@ -179,10 +189,10 @@ class Transport:
             AgentUnfit, Unavailable: as `execute`.
         """
         answer = await self._asked(document, variables, headers={}, in_parts=True)
-        errors = errors_by_part(answer)
-        if errors is None:
+        parts = parts_of(answer)
+        if parts is None:
             raise RequestRefused(error_text(answer), status=HTTPStatus.OK)
-        return Parts(data=answer["data"], errors=errors)
+        return parts
 
     async def _asked(
         self,
@@ -223,7 +233,13 @@ class Transport:
         """
         await self._tried(
             _Request(
-                method="PUT", url=url, body=content, headers=headers, lane=Lane.FILES, verb="put"
+                method="PUT",
+                url=url,
+                body=content,
+                headers=headers,
+                lane=Lane.FILES,
+                verb="put",
+                size=len(content),
             )
         )
 
@@ -246,7 +262,9 @@ class Transport:
                     await file.write(chunk)
             return b""
 
-        await self._tried(_Request(method="GET", url=url, read=save, lane=Lane.FILES, verb="get"))
+        await self._tried(
+            _Request(method="GET", url=url, read=save, lane=Lane.FILES, verb="get", size=max_bytes)
+        )
 
     async def _tried(self, request: _Request) -> bytes:
         lane = self.lanes[request.lane]
@@ -273,46 +291,33 @@ class Transport:
         """One request, of whose outcome the lane learns."""
         async with lane.place():
             began = anyio.current_time()
+            verb, caller = request.verb, request.caller
             try:
                 answer = await self._once(request, lane)
             except _Failed as error:
                 if error.status == HTTPStatus.TOO_MANY_REQUESTS:
-                    lane.throttled(request.verb, error.retry_after_seconds)
+                    lane.throttled(verb, error.retry_after_seconds)
                 else:
-                    lane.failed(
-                        request.verb,
-                        error.status,
-                        caller=request.caller,
-                        reason=error.text,
-                        began=began,
-                    )
+                    lane.failed(verb, error.status, caller=caller, reason=error.text, began=began)
                 raise
             except RequestRefused as error:
-                lane.answered(request.verb, error.status)
+                lane.answered(verb, error.status)
                 raise
             except AgentUnfit:
-                lane.answered(request.verb, HTTPStatus.UNAUTHORIZED)
+                lane.answered(verb, HTTPStatus.UNAUTHORIZED)
                 raise
             if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-                lane.throttled(request.verb, answer.retry_after_seconds)
+                lane.throttled(verb, answer.retry_after_seconds)
             else:
-                lane.answered(request.verb, answer.status)
+                lane.answered(verb, answer.status)
             return answer.content
 
     async def _once(self, request: _Request, lane: Bulkhead) -> _Answer:
-        sent = dict(request.headers)
-        if request.url.startswith(f"{self.base_url}/"):  # others' addresses carry a signature
-            sent["Authorization"] = self._authorization.reveal()
-        options: dict[str, Any] = {"proxy": proxy_for(request.url)}
-        if request.method == "POST":
-            sent["Content-Type"] = "application/json"
-        else:
-            options["timeout"] = TRANSFER
         # As it was handed out: a signature counts every character.
         address = URL(request.url, encoded=True) if request.url.isascii() else URL(request.url)
         try:
             async with self._session.request(
-                request.method, address, data=request.body, headers=sent, **options
+                request.method, address, **self._options(request)
             ) as response:
                 told = remaining_calls(response.headers)
                 if told is not None:
@@ -337,6 +342,24 @@ class Transport:
             raise RequestRefused(msg, status=HTTPStatus.OK) from error
         except aiohttp.ClientError as error:
             raise _Failed(f"cannot be reached ({_cause(error)})") from error
+
+    def _options(self, request: _Request) -> dict[str, Any]:
+        headers = dict(request.headers)
+        options: dict[str, Any] = {"proxy": proxy_for(request.url), "headers": headers}
+        options["data"] = request.body
+        if request.url.startswith(f"{self.base_url}/"):  # others' addresses carry a signature
+            headers["Authorization"] = self._authorization.reveal()
+        if request.method == "POST":
+            headers["Content-Type"] = "application/json"
+            return options
+        if request.body is not None:
+            options["data"] = io.BytesIO(request.body)  # goes piece by piece
+        options["timeout"] = aiohttp.ClientTimeout(
+            total=self._stall_seconds * (1 + request.size / BYTES_PER_STALL),
+            sock_connect=CONNECT_SECONDS,
+            sock_read=self._stall_seconds,
+        )
+        return options
 
     def _sorted(self, response: aiohttp.ClientResponse, content: bytes) -> Exception:
         text = error_text_of(content, response.status)

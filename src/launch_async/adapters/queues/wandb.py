@@ -22,9 +22,10 @@ from launch_async.ports.presence import AgentStatus
 from launch_async.ports.queue import Popped, RejectedItem
 from launch_async.ports.runs import HIDDEN, RunView
 from launch_async.wire import operations
+from launch_async.wire.answers import Parts
 from launch_async.wire.codec import MalformedError, decode_run_spec, decode_upload_headers
 from launch_async.wire.requeue_operations import WARN
-from launch_async.wire.transport import Parts, RequestRefused, Transport
+from launch_async.wire.transport import RequestRefused, Transport
 
 HIDDEN_JOB_TYPE = "sweep-controller"
 """Job type of the agent's hidden run, as W&B's agent sets it (launch-features.md R1)."""
