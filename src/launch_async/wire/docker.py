@@ -2,7 +2,7 @@
 
 import os
 import ssl
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import AsyncIterator, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 
@@ -101,7 +101,7 @@ class DockerConnection:
         method: str,
         path: str,
         *,
-        params: Mapping[str, str],
+        params: Mapping[str, str] | Sequence[tuple[str, str]],
         headers: Mapping[str, str] | None = None,
         body: AsyncIterator[bytes] | None = None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:

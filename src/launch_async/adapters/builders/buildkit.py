@@ -1,0 +1,162 @@
+"""Builds on a remote `buildkitd` by `buildctl`; images go straight to their registry."""
+
+import hashlib
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from launch_async.adapters.builders.context import bases_of, dockerfile_of, images_of
+from launch_async.adapters.builders.faults import build_error, is_denied_push, is_push
+from launch_async.adapters.builders.output import Output, open_output
+from launch_async.adapters.builders.programs import ask, program_environment, run_build
+from launch_async.adapters.builders.steps import Failure, PlainSteps
+from launch_async.domain.errors import ItemError, Reason, Stage, Unavailable
+from launch_async.domain.image import ImageRef
+from launch_async.ports.images import ImageBuild, RegistryLogins, Say
+from launch_async.wire.docker_config import docker_config_folder
+
+_PUSH_PAUSES_SECONDS = (1.0, 2.0, 4.0)
+
+
+class BuildkitServer(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a `buildkitd` listens and how it is trusted."""
+
+    address: str
+    """`tcp://HOST:PORT`, `unix:///PATH` or another that `buildctl --addr` takes."""
+    ca: Path | None = None
+    """File with the authority that its certificate is of; None: the machine's."""
+    certificate: Path | None = None
+    key: Path | None = None
+    """The agent's own certificate and its key, where the server asks for one."""
+    server_name: str | None = None
+    """Name that its certificate has, if not the address's."""
+
+
+class BuildkitBuilder:
+    """Implements `ports.images.ImageBuilder` on a `buildkitd`, which keeps no images of its own.
+
+    `cache`: repository that keeps layers for other and later servers. `folder`: where logins lie
+    while a build runs.
+    """
+
+    name = "buildkit"
+    has_mounts = True
+
+    def __init__(
+        self,
+        server: BuildkitServer,
+        logins: RegistryLogins,
+        *,
+        folder: Path,
+        cache: str | None = None,
+        program: str = "buildctl",
+    ) -> None:
+        self._server = server
+        self._logins = logins
+        self._folder = folder
+        self._cache = cache
+        self._program = program
+
+    async def check(self) -> None:
+        """Whether the server answers."""
+        command = [*self._buildctl(), "debug", "workers"]
+        try:
+            await ask(command, environment=program_environment({}))
+        except Unavailable as error:
+            msg = (
+                f"The buildkitd at {self._server.address} cannot be used: {error}"
+                " Check its address and certificates, and that buildctl is installed here."
+            )
+            raise Unavailable(msg) from error
+
+    async def base_digest(self, image: str, *, platform: str | None) -> str | None:
+        """Only the registry knows."""
+        del image, platform
+        return None
+
+    async def build(self, build: ImageBuild, say: Say) -> None:
+        """Make the image and push it."""
+        if not build.push:
+            raise ItemError(
+                "buildkitd keeps no images, so that Docker cannot run what it makes: name a"
+                " registry with `builder.destination`, or use the builder `docker`.",
+                reason=Reason.BUILD_FAILED,
+                stage=Stage.BUILD,
+            )
+        dockerfile = await dockerfile_of(build)
+        cache = await anyio.to_thread.run_sync(self._cache_of, dockerfile)
+        command = self._command(build, dockerfile, cache)
+        async with open_output(build.log) as output:
+            for pause in (*_PUSH_PAUSES_SECONDS, None):
+                logins = [await self._logins.login(image) for image in images_of(build)]
+                failure = await self._run(command, build, cache, say, output)
+                if failure is None:
+                    return
+                error = build_error(failure, builder="buildkitd", image=build.image)
+                renewed = is_denied_push(failure) and logins != [
+                    await self._logins.login(image) for image in images_of(build)
+                ]
+                again = renewed or (is_push(failure) and isinstance(error, Unavailable))
+                if pause is None or not again:
+                    raise error
+                # All that was built is in the server's cache: the same again is only the push.
+                await anyio.sleep(0 if renewed else pause * random.uniform(0.8, 1.2))  # noqa: S311
+
+    async def _run(
+        self,
+        command: list[str],
+        build: ImageBuild,
+        cache: ImageRef | None,
+        say: Say,
+        output: Output,
+    ) -> Failure | None:
+        steps = PlainSteps(say)
+        images = (*images_of(build), *bases_of(build), *([cache] if cache else []))
+        async with docker_config_folder(self._folder, self._logins, images) as config:
+            code = await run_build(
+                command,
+                environment=program_environment({"DOCKER_CONFIG": str(config)}),
+                output=output,
+                steps=steps,
+            )
+        return steps.failure(f"buildctl ended with {code}") if code else None
+
+    def _buildctl(self) -> list[str]:
+        server = self._server
+        given: Mapping[str, Path | str | None] = {
+            "--tlscacert": server.ca,
+            "--tlscert": server.certificate,
+            "--tlskey": server.key,
+            "--tlsservername": server.server_name,
+        }
+        options = [f"{name}={value}" for name, value in given.items() if value is not None]
+        return [self._program, f"--addr={server.address}", *options]
+
+    def _command(self, build: ImageBuild, dockerfile: Path, cache: ImageRef | None) -> list[str]:
+        options = {"filename": dockerfile.name}
+        options |= {"platform": build.platform} if build.platform else {}
+        options |= {"target": build.target} if build.target else {}
+        options |= {f"build-arg:{name}": value for name, value in build.build_args.items()}
+        options |= {f"label:{name}": value for name, value in build.labels.items()}
+        names = ",".join(str(image) for image in images_of(build))
+        command = [*self._buildctl(), "build", "--progress=plain", "--frontend=dockerfile.v0"]
+        command += [f"--local=context={build.context.absolute()}"]
+        command += [f"--local=dockerfile={dockerfile.parent.absolute()}"]
+        command += [f"--opt={name}={value}" for name, value in options.items()]
+        command += [f'--output=type=image,"name={names}",push=true']
+        if cache is not None:
+            command += [f"--import-cache=type=registry,ref={cache}"]
+            # `max`: what is installed in a stage of its own as well.
+            command += [f"--export-cache=type=registry,ref={cache},mode=max,ignore-error=true"]
+        return command
+
+    def _cache_of(self, dockerfile: Path) -> ImageRef | None:
+        """One for each Dockerfile: what is exported replaces what was there."""
+        if self._cache is None:
+            return None
+        key = hashlib.sha256(dockerfile.read_bytes()).hexdigest()[:16]
+        return ImageRef.parse(f"{self._cache}:cache-{key}")
