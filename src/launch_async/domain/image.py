@@ -12,6 +12,8 @@ import msgspec
 
 DOCKER_HUB = "docker.io"
 MAX_TAG = 128
+MADE_LABEL = "launch-async.image"
+"""On every image that was made by this package, with its tag: such may be cleaned up."""
 
 _HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
 _PART = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"

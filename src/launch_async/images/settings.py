@@ -8,8 +8,6 @@ import msgspec
 from launch_async.domain.errors import ItemError, Reason, Stage
 from launch_async.domain.image import ImageRef
 
-LABEL = "launch-async.image"
-"""On every image that was made here, with its tag: what may be cleaned up later."""
 LOCAL_REPOSITORY = "launch-async/job"
 """Where images are kept that no registry gets."""
 

@@ -1,6 +1,7 @@
 """One Docker engine: the calls that the runner needs, errors told apart by who must act."""
 
 import json
+import shutil
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from http import HTTPStatus
@@ -9,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import anyio
+import anyio.to_thread
 from aiodocker.exceptions import DockerError
 
 from launch_async.kit.tail import ByteTail
@@ -29,6 +31,8 @@ class Engine(DockerConnection):
     away, stuck or sick is `Unavailable`.
     """
 
+    _root: Path | None = None
+
     async def ping(self) -> None:
         """Whether the engine answers."""
         with self.answering():
@@ -44,6 +48,19 @@ class Engine(DockerConnection):
                 async with self.request("PUT", path, params=params, body=pieces) as answer:
                     if answer.status != HTTPStatus.OK:
                         raise DockerError(answer.status, await answer.text())
+
+    async def free_bytes(self) -> int | None:
+        """What is free on the disk of a local engine's images; None: nobody here can know."""
+        if not self.host.startswith("unix://"):
+            return None
+        if self._root is None:
+            with self.answering():
+                info = await self.client().system.info()
+            self._root = Path(str(info["DockerRootDir"]))
+        try:
+            return (await anyio.to_thread.run_sync(shutil.disk_usage, self._root)).free
+        except OSError:  # the engine runs in a container or a machine of its own
+            return None
 
     async def inspect(self, container: str) -> dict[str, Any] | None:
         """All facts of a container by id or name; None when there is none."""

@@ -1,7 +1,7 @@
 """Runs images as containers on one Docker engine; they outlive the agent and are found by label."""
 
 import math
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from launch_async.adapters.runners.docker.options import (
     pull_policy,
 )
 from launch_async.adapters.runners.docker.policy import DockerPolicy
+from launch_async.adapters.runners.docker.shelf import ImageShelf
 from launch_async.domain.errors import ItemError, Reason, Stage, Unavailable
 from launch_async.domain.ids import ItemId, RunId
 from launch_async.domain.run import (
@@ -36,9 +37,11 @@ from launch_async.domain.run import (
     RunStatus,
     Trace,
 )
+from launch_async.kit.keep import Keep
 from launch_async.kit.names import plain_name
 from launch_async.ports.backends import BackendView
 from launch_async.ports.images import RegistryLogins
+from launch_async.ports.retention import Pruned
 from launch_async.ports.runner import ImageWork, LaunchOrder
 
 log = structlog.get_logger()
@@ -59,7 +62,8 @@ _SIGNALS = {137: "SIGKILL", 143: "SIGTERM"}
 class DockerRunner:
     """Implements `ports.runner.Runner` for images on a Docker engine.
 
-    `docker_host`: as DOCKER_HOST, which is used when it is None, else the usual socket.
+    `docker_host`: as DOCKER_HOST, which is used when it is None, else the usual socket. `shelf`: a
+    folder for notes, and how much of the images that were made here stays on the engine.
     """
 
     name = "docker"
@@ -70,12 +74,16 @@ class DockerRunner:
         docker_host: str | None = None,
         policy: DockerPolicy = NO_OPENING,
         logins: RegistryLogins | None = None,
+        shelf: tuple[Path, Keep] | None = None,
+        min_free_bytes: int = 0,
         pull_timeout_seconds: float = 1800.0,
         list_seconds: float = 15.0,
     ) -> None:
         self._engine = Engine(docker_host)
         self._looks = Looks(self._engine)
         self._events = ContainerEvents(self._engine, list_seconds=list_seconds)
+        self._shelf = None if shelf is None else ImageShelf(self._engine, *shelf)
+        self._min_free_bytes = min_free_bytes
         self._policy = policy
         self._logins = logins
         self._pull_timeout_seconds = pull_timeout_seconds
@@ -84,8 +92,14 @@ class DockerRunner:
         self._stopped_by_us: set[str] = set()
 
     async def check(self) -> None:
-        """Whether the engine answers."""
+        """Whether the engine answers, and has room on its disk."""
         await self._engine.ping()
+        free = await self._engine.free_bytes() if self._min_free_bytes else None
+        if free is not None and free < self._min_free_bytes:
+            raise Unavailable(
+                f"The Docker engine's disk has {free >> 20} MB left, less than the"
+                f" {self._min_free_bytes >> 20} MB of agent.docker.min_free_mb: make room."
+            )
 
     async def launch(self, order: LaunchOrder) -> RunHandle:
         """Start the run's container, or find it; one that was created only is started."""
@@ -118,6 +132,8 @@ class DockerRunner:
         who = {"item": order.item_id, "run": order.run.run_id, "queue": order.queue.name}
         log.info("run started" if fresh else "run found", container=name, **who)
         image = (found["Config"]["Image"], found["Image"])
+        if self._shelf is not None:
+            await self._shelf.note_use(found["Image"])
         return _handle(found["Id"], name, image, order.run.run_id, order.item_id)
 
     async def watch(self, handle: RunHandle) -> AsyncGenerator[RunStatus, None]:
@@ -173,6 +189,10 @@ class DockerRunner:
     async def serve(self) -> None:
         """The engine's event stream and the slow list behind it, until cancelled."""
         await self._events.serve()
+
+    async def prune(self, open_runs: Set[RunId]) -> Pruned:
+        """Images that were made here and that nobody has run for long."""
+        return Pruned() if self._shelf is None else await self._shelf.prune(open_runs)
 
     def backends(self) -> Sequence[BackendView]:
         """The engine, for metrics."""
