@@ -7,10 +7,14 @@ import anyio
 import pytest
 from launch_harness import CANCEL, CANCEL_ALL, CHANGE, REQUEUE, WHERE, Launch, spec
 from server_harness import Http, Server
+from sqlalchemy import Engine, event, insert
 
 from client_documents import client_document
+from launch_async.domain.lease import ItemState
+from launch_async.server.cancels import BATCH_ITEMS
 from launch_async.server.queueing import push
 from launch_async.server.queues import require_queue
+from launch_async.server.store.tables.queues import queue_items
 from launch_async.server.users import create_api_key, create_user
 
 pytestmark = pytest.mark.anyio
@@ -168,6 +172,41 @@ async def test_a_deleted_queue_takes_its_items_along(
     assert await server.rows("select id from queue_items") == []
     assert await server.rows("select id from resource_configs") == []
     assert (await http.ask(client_document("DeleteRunQueue.jobs"), id=queue_id)).status == 404
+
+
+async def test_a_queue_with_the_items_of_years_goes_bit_by_bit(
+    launch: Launch, http: Http, server: Server
+) -> None:
+    await launch.queue()
+    await launch.queue("other")
+    kept = await launch.push("other")
+    queue_id = await launch.queue_id()
+    item = {
+        "queue_id": 1,
+        "priority": 2,
+        "run_spec": "{}",
+        "created_at": server.request().now(),
+        "run_entity": "tester",
+        "run_project_folded": "p",
+        "file_paths": "[]",
+    }
+    many = [{**item, "state": state} for state in ItemState] * (2 * BATCH_ITEMS // len(ItemState))
+    async with server.services.store.write() as connection:
+        await connection.execute(insert(queue_items), many)
+    commits: list[int] = []
+
+    def note(_: Any) -> None:
+        commits.append(1)
+
+    event.listen(Engine, "commit", note)
+    try:
+        await http.data(client_document("DeleteRunQueue.jobs"), id=queue_id)
+    finally:
+        event.remove(Engine, "commit", note)
+    assert len(commits) > len(many) // BATCH_ITEMS
+    assert await shown(http, "q") is None
+    assert await launch.state(kept, "other") == "PENDING"
+    assert len(await server.rows("select id from queue_items")) == 1
 
 
 async def test_queues_are_listed_with_their_makers(launch: Launch, http: Http) -> None:

@@ -5,6 +5,7 @@ CLAIMED, RUNNING  -> its run is asked to stop; the item ends when the run or the
 CLAIMED, but its agent is lost and its run never spoke -> STOPPED: nobody is left to say so
 """
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Final
 
@@ -121,6 +122,25 @@ async def end_abandoned(store: Store, *, now: datetime) -> int:
                 await lock_run(connection, item, item.run_name)
                 await _end(connection, item, ItemEvent.CANCEL_LOST, now=now)
     return len(item_ids)
+
+
+async def empty_queues(store: Store, queue_ids: Collection[int]) -> None:
+    """Delete all that is in queues which will be deleted.
+
+    In many short transactions: at once, the items of years would take longer than a statement may
+    last, and keep others from writing.
+    """
+    first = (
+        select(queue_items.c.id)
+        .where(queue_items.c.queue_id.in_(queue_ids))
+        .order_by(queue_items.c.id)
+        .limit(BATCH_ITEMS)
+    )
+    count = BATCH_ITEMS
+    while count == BATCH_ITEMS:
+        async with store.write() as connection:
+            gone = await connection.execute(delete(queue_items).where(queue_items.c.id.in_(first)))
+            count = gone.rowcount
 
 
 async def delete_item(connection: AsyncConnection, item_id: int, *, queue_id: int) -> bool:

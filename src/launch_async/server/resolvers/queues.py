@@ -1,12 +1,13 @@
 """Resolvers of queues and their configs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from ariadne import MutationType, ObjectType, SchemaBindable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from launch_async.server import audit, items, queues, resource_configs
+from launch_async.server import audit, cancels, items, queues, resource_configs
 from launch_async.server.access import Role, require_role
 from launch_async.server.context import Info, Request, request_of
 from launch_async.server.errors import ApiError
@@ -241,18 +242,28 @@ async def update_run_queue(_: None, info: Info, input: Json) -> Json:  # noqa: A
 async def delete_run_queues(_: None, info: Info, input: Json) -> Json:  # noqa: A002
     """Delete queues: all of them, or none when one is unknown."""
     request = request_of(info)
+    async with request.store.read() as connection:
+        found = await _own_queues(connection, request, input["queue_ids"])
+    await cancels.empty_queues(request.store, [queue.id for queue in found])
     async with request.store.write() as connection:
-        found: dict[int, QueueRow] = {}
-        named = await queues.find_queues(connection, request, input["queue_ids"])
-        for given, queue in named.items():
-            if queue is None:
-                raise ApiError(f"queue {given!r} not found", status=404)
-            require_role(request.viewer, queue.entity_name, Role.ADMIN)
-            found[queue.id] = queue
-        await queues.delete_queues(connection, list(found.values()))
-        for queue in found.values():
+        found = await _own_queues(connection, request, input["queue_ids"])
+        await queues.delete_queues(connection, found)
+        for queue in found:
             await audit.record(connection, request, "queue.delete", queue.entity_name, queue.name)
     return {"success": True}
+
+
+async def _own_queues(
+    connection: AsyncConnection, request: Request, queue_ids: Sequence[str]
+) -> list[QueueRow]:
+    """Return the queues that an admin of theirs names, each once."""
+    found: dict[int, QueueRow] = {}
+    for given, queue in (await queues.find_queues(connection, request, queue_ids)).items():
+        if queue is None:
+            raise ApiError(f"queue {given!r} not found", status=404)
+        require_role(request.viewer, queue.entity_name, Role.ADMIN)
+        found[queue.id] = queue
+    return list(found.values())
 
 
 async def _note_change(
