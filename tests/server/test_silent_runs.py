@@ -9,7 +9,12 @@ from server_harness import Http, Server
 from sqlalchemy import event, insert, select
 
 from launch_async.server.context import utc_now
-from launch_async.server.crashes import mark_crashed, silent_runs, watch_for_crashes
+from launch_async.server.crashes import (
+    BATCH_RUNS,
+    mark_crashed,
+    silent_runs,
+    watch_for_crashes,
+)
 from launch_async.server.store.tables.runs import runs
 
 pytestmark = pytest.mark.anyio
@@ -55,13 +60,27 @@ async def test_runs_have_a_whole_timeout_after_a_start(http: Http, server: Serve
     assert await server.rows(STATES) == [("r1", "running")]
 
 
-async def test_a_look_reads_the_runs_that_live_and_no_others(http: Http, server: Server) -> None:
-    await http.stream("live", {})
+async def test_all_that_fell_silent_is_marked_at_once(http: Http, server: Server) -> None:
+    await http.stream("first", {})
+    await add_copies(server, BATCH_RUNS, state="running")
+    later = utc_now() + timedelta(seconds=1)
+    assert await mark_crashed(server.services.store, silent_since=later) == BATCH_RUNS + 1
+    assert await server.rows("select distinct state from runs") == [("crashed",)]
+
+
+async def add_copies(server: Server, count: int, *, state: str) -> None:
+    """Add runs that are like the one that there is, but for their state."""
     async with server.services.store.write() as connection:
         (run,) = (await connection.execute(select(runs))).mappings()
-        ended = {name: run[name] for name in run if name not in {"id", *COMPUTED}}
-        rows = [{**ended, "name": f"r{number}", "state": "finished"} for number in range(5_000)]
+        copy = {name: run[name] for name in run if name not in {"id", *COMPUTED}}
+        rows = [{**copy, "name": f"r{number}", "state": state} for number in range(count)]
         await connection.execute(insert(runs), rows)
+
+
+async def test_a_look_reads_the_runs_that_live_and_no_others(http: Http, server: Server) -> None:
+    await http.stream("live", {})
+    await add_copies(server, 5_000, state="finished")
+    async with server.services.store.write() as connection:
         seen: list[tuple[str, Any]] = []
 
         def note(_connection: Any, _cursor: Any, statement: str, given: Any, *_: Any) -> None:

@@ -43,18 +43,13 @@ async def mark_crashed(store: Store, *, silent_since: datetime) -> int:
 
     One that said that it was being preempted was preempted.
     """
-    silent = silent_runs(silent_since)
-    async with store.read() as connection:
-        if (await connection.execute(silent)).first() is None:
-            return 0
-    async with store.write() as connection:
-        locked = silent.with_for_update(skip_locked=True)  # one of them may speak at this moment
-        found = (await connection.execute(locked)).all()
-        for run_id, state in found:
-            ended = "preempted" if state == "preempting" else "crashed"
-            await set_run_state(connection, run_id, ended, now=utc_now())
-    log.info("runs fell silent and count as ended", runs=len(found))
-    return len(found)
+    marked = count = await _mark_some(store, silent_since)
+    while count == BATCH_RUNS:
+        count = await _mark_some(store, silent_since)
+        marked += count
+    if marked:
+        log.info("runs fell silent and count as ended", runs=marked)
+    return marked
 
 
 def silent_runs(since: datetime) -> Select[int, str]:
@@ -65,3 +60,17 @@ def silent_runs(since: datetime) -> Select[int, str]:
         .order_by(runs.c.id)
         .limit(BATCH_RUNS)
     )
+
+
+async def _mark_some(store: Store, silent_since: datetime) -> int:
+    silent = silent_runs(silent_since)
+    async with store.read() as connection:
+        if (await connection.execute(silent)).first() is None:
+            return 0
+    async with store.write() as connection:
+        locked = silent.with_for_update(skip_locked=True)  # one of them may speak at this moment
+        found = (await connection.execute(locked)).all()
+        for run_id, state in found:
+            ended = "preempted" if state == "preempting" else "crashed"
+            await set_run_state(connection, run_id, ended, now=utc_now())
+    return len(found)
