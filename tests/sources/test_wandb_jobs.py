@@ -3,15 +3,20 @@
 import base64
 import hashlib
 import json
+import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
+from git_servers import Repository, https_server
+from launch_async.adapters.sources.git import GitCode
 from launch_async.adapters.sources.wandb import WandbJobStore
 from launch_async.domain.errors import ItemError, Reason, Unavailable
+from launch_async.domain.git import GitSettings
 from launch_async.domain.job import ArtifactSource, GitSource
 from launch_async.domain.secret import Secret
 from launch_async.sdk.artifacts import NewArtifact, log_artifact
@@ -87,10 +92,82 @@ async def test_a_job_file_that_is_none_is_refused(server: RealServer, tmp_path: 
         await WandbJobStore(server.transport).job(f"{ENTITY}/p/b:latest")
 
 
-async def test_git_jobs_are_refused_with_the_remedy(server: RealServer, tmp_path: Path):
-    source = GitSource(remote="https://h/r.git", commit="c")
-    with pytest.raises(ItemError, match="wandb job create code"):
-        await WandbJobStore(server.transport).fetch(source, tmp_path)
+async def a_git_job(
+    server: RealServer, repository: Repository, remote: str, **files: bytes
+) -> tuple[str, str]:
+    """A job of the repository's branch `main` with these files beside; its name and the commit."""
+    commit = repository.commit({"train.py": "print(1)\n", "sub/n.ipynb": json.dumps(NOTEBOOK)})
+    source = {"git": {"remote": remote, "commit": "main"}, "entrypoint": ["python", "sub/n.ipynb"]}
+    job = {"source_type": "repo", "source": source | {"notebook": True}, "runtime": "3.11"}
+    contents = {"wandb-job.json": json.dumps(job).encode(), **files}
+    artifact = NewArtifact(entity=ENTITY, project="p", type="job", name="g", files=contents)
+    await log_artifact(server.transport, artifact)
+    return f"{ENTITY}/p/g:latest", commit
+
+
+NOTEBOOK = {"nbformat": 4, "cells": [{"cell_type": "code", "source": "!ls\nprint(2)"}]}
+
+
+async def test_a_git_job_comes_with_its_changes_packages_and_script(
+    server: RealServer, tmp_path: Path
+):
+    await a_job(server, tmp_path / "src")
+    async with https_server(tmp_path / "https") as git:
+        git.login = "me:planted-word"
+        repository = Repository(git.root, "code")
+        changes = b"--- a/train.py\n+++ b/train.py\n@@ -1 +1 @@\n-print(1)\n+print(3)\n"
+        files = {"diff.patch": changes, "requirements.frozen.txt": b"wandb==1\n"}
+        remote = git.remote(repository).replace("//", f"//{git.login}@")
+        ref, commit = await a_git_job(server, repository, remote, **files)
+        environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+        code = GitCode(GitSettings(ca_file=str(git.ca_file)), environ=environ)
+        store = WandbJobStore(server.transport, code)
+        job = await store.job(ref)
+        assert isinstance(job.source, GitSource)
+        assert (job.source.remote, job.source.commit) == (git.remote(repository), commit)
+        assert job.entrypoint == ("python", "sub/n.py")
+        assert "planted" not in repr(job)
+        repository.commit({"train.py": "print(9)\n"})
+        into = tmp_path / "into"
+        into.mkdir()
+        await store.fetch(job.source, into)
+    assert (into / "train.py").read_text() == "print(3)\n"
+    assert (into / "requirements.frozen.txt").read_text() == "wandb==1\n"
+    assert (into / "sub" / "n.py").read_text().endswith("pass  # !ls\nprint(2)\n")
+
+
+async def test_a_git_job_with_a_remote_that_is_refused_is_named(server: RealServer, tmp_path: Path):
+    await a_job(server, tmp_path / "src")
+    job = {"source_type": "repo", "source": {"git": {"remote": "ext::sh -c id", "commit": "main"}}}
+    files = {"wandb-job.json": json.dumps(job).encode()}
+    artifact = NewArtifact(entity=ENTITY, project="p", type="job", name="g", files=files)
+    await log_artifact(server.transport, artifact)
+    with pytest.raises(ItemError, match="'ext::sh -c id' is refused") as caught:
+        await WandbJobStore(server.transport).job(f"{ENTITY}/p/g:latest")
+    assert caught.value.reason is Reason.JOB_INVALID
+
+
+@pytest.mark.parametrize("own", [None, "own==1\n"])
+async def test_the_jobs_packages_are_put_to_code_that_lists_none(
+    server: RealServer, tmp_path: Path, own: str | None
+):
+    code = tmp_path / "src"
+    code.mkdir()
+    (code / "train.py").touch()
+    if own is not None:
+        (code / "requirements.frozen.txt").write_text(own)
+    ref = await server.client.create_code_job(
+        code, project="p", name="j", entrypoint=["python", "train.py"]
+    )
+    store = WandbJobStore(server.transport)
+    source = (await store.job(ref)).source
+    assert isinstance(source, ArtifactSource)
+    files = {"requirements.frozen.txt": b"job==1\n", "diff.patch": b"no change of an artifact"}
+    artifact = NewArtifact(entity=ENTITY, project="p", type="job", name="with", files=files)
+    logged = await log_artifact(server.transport, artifact)
+    (tmp_path / "into").mkdir()
+    await store.fetch(msgspec.structs.replace(source, job_artifact_id=logged), tmp_path / "into")
+    assert (tmp_path / "into" / "requirements.frozen.txt").read_text() == (own or "job==1\n")
 
 
 class LyingServer:

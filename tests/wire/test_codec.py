@@ -79,8 +79,76 @@ def test_every_job_file_of_the_real_client_is_read(path: Path):
 def test_our_own_job_file_is_one_too():
     content = encode_code_job(artifact_id="QQ==", entrypoint=["python", "t.py"], runtime="3.11")
     job = decode_job(content, ref="r", artifact_id="Qg==")
-    assert job.source == ArtifactSource(artifact_id="QQ==")
+    assert job.source == ArtifactSource(artifact_id="QQ==", job_artifact_id="Qg==")
     assert (job.entrypoint, job.runtime) == (("python", "t.py"), "3.11")
+
+
+def git_job(**source: object) -> bytes:
+    git = {"remote": "https://h/r.git", "commit": "c" * 40}
+    return json.dumps({"source_type": "repo", "source": {"git": git} | source}).encode()
+
+
+def test_a_git_job_names_its_remote_without_the_login():
+    content = git_job(git={"remote": "https://me:planted@h/r.git", "commit": None})
+    source = decode_job(content, ref="r", artifact_id="Qg==").source
+    assert isinstance(source, GitSource)
+    assert (source.remote, source.commit, source.job_artifact_id) == (
+        "https://h/r.git",
+        "HEAD",
+        "Qg==",
+    )
+    assert source.login == Secret("me:planted")
+    assert "planted" not in repr(source)
+
+
+def test_how_a_job_is_built_is_read():
+    content = git_job(
+        entrypoint=["python", "t.py"],
+        build_context="./sub",
+        dockerfile="../docker/Dockerfile",
+        base_image="python:3.11-slim",
+    )
+    job = decode_job(content, ref="r", artifact_id="Qg==")
+    assert (job.build_context, job.dockerfile) == ("sub", "../docker/Dockerfile")
+    assert job.base_image == "python:3.11-slim"
+
+
+@pytest.mark.parametrize(
+    ("notebook", "entrypoint", "run", "converted"),
+    [
+        (True, ["python", "a/b.ipynb"], ("python", "a/b.py"), "a/b.ipynb"),
+        (True, ["python", "./b.ipynb", "-x"], ("python", "./b.py", "-x"), "b.ipynb"),
+        (True, ["python", "t.py"], ("python", "t.py"), None),
+        (False, ["papermill", "b.ipynb"], ("papermill", "b.ipynb"), None),
+        (None, ["python", "b.ipynb"], ("python", "b.ipynb"), None),
+        (False, ["pythonCPython 3.11", "t.py"], ("python", "t.py"), None),
+    ],
+)
+def test_the_script_of_a_notebook_is_run(
+    notebook: bool | None, entrypoint: list[str], run: tuple[str, ...], converted: str | None
+):
+    content = git_job(entrypoint=entrypoint, notebook=notebook)
+    job = decode_job(content, ref="r", artifact_id="Qg==")
+    assert isinstance(job.source, GitSource)
+    assert (job.entrypoint, job.source.notebook) == (run, converted)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"dockerfile": "../Dockerfile"},
+        {"dockerfile": "/etc/passwd"},
+        {"dockerfile": "../../x", "build_context": "sub"},
+        {"dockerfile": "a\0b"},
+        {"build_context": ".."},
+        {"build_context": "a/../../b"},
+        {"build_context": "/"},
+        {"notebook": True, "entrypoint": ["python", "../x.ipynb"]},
+    ],
+)
+def test_a_path_that_leads_out_of_the_code_is_refused(source: dict[str, object]):
+    with pytest.raises(MalformedError, match=r"of the job e/p/j leads out of its code"):
+        decode_job(git_job(**source), ref="e/p/j", artifact_id="QQ==")
 
 
 @pytest.mark.parametrize(

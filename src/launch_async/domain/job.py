@@ -2,6 +2,8 @@
 
 import msgspec
 
+from launch_async.domain.secret import Secret
+
 
 class ArtifactSource(msgspec.Struct, frozen=True, tag="artifact"):
     """Code kept in a W&B artifact."""
@@ -17,7 +19,11 @@ class GitSource(msgspec.Struct, frozen=True, tag="git"):
     """Code at one commit of a git remote."""
 
     remote: str
+    """Without a login."""
     commit: str
+    """The whole hash in what a `JobStore` gives; a job may name a branch or tag instead."""
+    login: Secret[str] | None = None
+    """`USER:PASSWORD` that the job's remote was written with."""
     job_artifact_id: str | None = None
     """As `ArtifactSource.job_artifact_id`; it may hold a `diff.patch` as well."""
     notebook: str | None = None

@@ -1,19 +1,27 @@
 """Run specs and job files: JSON as W&B writes it into our types, strictly."""
 
+import posixpath
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
+from launch_async.domain.git import DEFAULT_BRANCH, split_login
 from launch_async.domain.ids import RunId
 from launch_async.domain.job import ArtifactSource, GitSource, ImageSource, Job
 from launch_async.domain.secret import Secret
 from launch_async.domain.spec import Overrides, RunSpec
 
 ARTIFACT_SCHEME = "wandb-artifact://_id/"
+NOTEBOOK = ".ipynb"
 
 SCHEDULER_URI = "placeholder-uri-scheduler"
 """By this a sweep's scheduler is known (launch-features.md R15)."""
+
+_PYTHON = "python"
+_MISNAMED = re.compile(r"pythonCPython \d")
+"""As wandb 0.31 writes `python` into the jobs that it makes of runs (wire-contract.md §5.1)."""
 
 
 class MalformedError(ValueError):
@@ -54,7 +62,7 @@ class _WireSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 class _WireGit(msgspec.Struct, frozen=True):
     remote: str
-    commit: str
+    commit: str | None = None
 
 
 class _WireSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +70,10 @@ class _WireSource(msgspec.Struct, frozen=True, kw_only=True):
     git: _WireGit | None = None
     image: str | None = None
     entrypoint: tuple[str, ...] | None = None
+    notebook: bool | None = None
+    dockerfile: str | None = None
+    build_context: str | None = None
+    base_image: str | None = None
 
 
 class _WireJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,12 +139,17 @@ def decode_job(content: bytes, *, ref: str, artifact_id: str) -> Job:
     except msgspec.DecodeError as error:
         msg = f"wandb-job.json of {ref} cannot be understood: {error}"
         raise MalformedError(msg) from error
+    source = wire.source
+    entrypoint, notebook = _entrypoint(source, ref)
     return Job(
-        source=_source(wire, ref),
-        entrypoint=wire.source.entrypoint or (),
+        source=_source(wire, ref, artifact_id=artifact_id, notebook=notebook),
+        entrypoint=entrypoint,
         ref=ref,
         artifact_id=artifact_id,
         runtime=_python_version(wire.runtime),
+        dockerfile=_path_inside(source.dockerfile, "dockerfile", ref, within=source.build_context),
+        build_context=_path_inside(source.build_context, "build_context", ref),
+        base_image=source.base_image or None,
     )
 
 
@@ -160,18 +177,55 @@ def decode_upload_headers(lines: Iterable[str] | None) -> dict[str, str]:
     return dict(line.split(":", 1) for line in lines or ())
 
 
-def _source(wire: _WireJob, ref: str) -> ArtifactSource | GitSource | ImageSource:
+def _source(
+    wire: _WireJob, ref: str, *, artifact_id: str, notebook: str | None
+) -> ArtifactSource | GitSource | ImageSource:
     source = wire.source
     match wire.source_type:
         case "artifact" if source.artifact and source.artifact.startswith(ARTIFACT_SCHEME):
-            return ArtifactSource(artifact_id=source.artifact.removeprefix(ARTIFACT_SCHEME))
+            return ArtifactSource(
+                artifact_id=source.artifact.removeprefix(ARTIFACT_SCHEME),
+                job_artifact_id=artifact_id,
+                notebook=notebook,
+            )
         case "repo" if source.git:
-            return GitSource(remote=source.git.remote, commit=source.git.commit)
+            remote, login = split_login(source.git.remote)
+            return GitSource(
+                remote=remote,
+                commit=source.git.commit or DEFAULT_BRANCH,
+                login=login,
+                job_artifact_id=artifact_id,
+                notebook=notebook,
+            )
         case "image" if source.image:
             return ImageSource(image=source.image)
         case _:
             msg = f"the job {ref} has the source type {wire.source_type!r} without its source"
             raise MalformedError(msg)
+
+
+def _entrypoint(source: _WireSource, ref: str) -> tuple[tuple[str, ...], str | None]:
+    """The entry point, and the notebook that is to be converted: then its script is run instead."""
+    words = tuple(_PYTHON if _MISNAMED.match(word) else word for word in source.entrypoint or ())
+    if not source.notebook:
+        return words, None
+    for index, word in reversed(list(enumerate(words))):
+        if word.endswith(NOTEBOOK):
+            script = f"{word.removesuffix(NOTEBOOK)}.py"
+            notebook = _path_inside(word, "notebook", ref)
+            return (*words[:index], script, *words[index + 1 :]), notebook
+    return words, None
+
+
+def _path_inside(path: str | None, what: str, ref: str, *, within: str | None = "") -> str | None:
+    """The path, once it is known to stay in the job's code when it starts in `within`."""
+    if not path:
+        return None
+    whole = posixpath.normpath(posixpath.join(within or "", path))
+    if whole.startswith(("/", "../")) or whole == ".." or "\0" in path:
+        msg = f"the {what} {path!r} of the job {ref} leads out of its code; create the job again"
+        raise MalformedError(msg)
+    return posixpath.normpath(path)
 
 
 def _python_version(runtime: str | None) -> str | None:
