@@ -7,7 +7,7 @@ from launch_harness import WHERE, Launch
 from server_harness import Http, Reply
 
 from client_documents import client_document
-from launch_async.server.claims import MAX_WARNINGS
+from launch_async.server.claims import MAX_MESSAGE, MAX_PATHS, MAX_WARNINGS
 from launch_async.server.queues import MAX_QUEUES
 
 pytestmark = pytest.mark.anyio
@@ -95,3 +95,19 @@ async def test_an_item_has_so_many_warnings_at_most(launch: Launch) -> None:
     assert [each["message"] for each in warnings] == [
         f"warning {number}" for number in range(MAX_WARNINGS)
     ]
+
+
+async def test_why_an_item_failed_is_cut_and_never_refused(launch: Launch, http: Http) -> None:
+    item = await launch.claimed()
+    told = {"runQueueItemId": item, "message": "m" * (MAX_MESSAGE + 1), "stage": "s" * 65}
+    paths = [f"p{number}" for number in range(MAX_PATHS + 1)]
+    for name in ("updateRunQueueItemWarning", "updateRunQueueItemWarning", "failRunQueueItem"):
+        data = await http.data(client_document(f"{name}.api"), **told, filePaths=paths)
+        assert data[name]["success"]
+    shown = await launch.item(item)
+    assert shown["state"] == "FAILED"
+    for kept in (shown, *shown["warnings"]):
+        assert kept["message"] == "m" * MAX_MESSAGE
+        assert kept["stage"] == "s" * 64
+        assert kept["filePaths"] == paths[:MAX_PATHS]
+    assert len(shown["warnings"]) == 1

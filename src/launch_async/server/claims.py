@@ -30,6 +30,8 @@ ACK_REFUSED: Final = "Error acking run queue item"
 """W&B's agent fails an item whose ack was refused, that is, one that another agent holds."""
 
 MAX_STAGE: Final = 64
+MAX_MESSAGE: Final = 64 * 1024  # what is longer is cut: a refusal would keep the agent's slot
+MAX_PATHS: Final = 100
 MAX_WARNINGS: Final = 100  # of one item; later ones are dropped
 HEARD_EVERY: Final = timedelta(seconds=5)
 """An agent that polls many queues is noted once in a while, or its row would be all they do."""
@@ -120,11 +122,7 @@ async def fail_item(
         return
     holder = Holder(user_id=viewer.user_id, lease=lease)
     run = None if item.run_name is None else await lock_run(connection, item, item.run_name)
-    why = {
-        "message": message,
-        "stage": stage[:MAX_STAGE],
-        "file_paths": msgspec.json.encode(list(file_paths)).decode(),
-    }
+    why = _told(message, stage, file_paths)
     run_stopped = run is not None and run.stop_requested and run.state not in TERMINAL_STATES
     stopped = or_(queue_items.c.stop_requested, literal(run_stopped))
     lapsed = and_(queue_items.c.state == ItemState.LEASED, queue_items.c.lease_expires_at <= now)
@@ -183,16 +181,11 @@ async def warn_of_item(
         select(queue_item_warnings.c.message).where(queue_item_warnings.c.item_id == item_id)
     )
     messages = set(known.scalars())
-    if its_own.first() is None or message in messages or len(messages) >= MAX_WARNINGS:
+    told = _told(message, stage, file_paths)
+    if its_own.first() is None or told["message"] in messages or len(messages) >= MAX_WARNINGS:
         return
     await connection.execute(
-        insert(connection, queue_item_warnings).values(
-            item_id=item_id,
-            message=message,
-            stage=stage[:MAX_STAGE],
-            file_paths=msgspec.json.encode(list(file_paths)).decode(),
-            created_at=now,
-        )
+        insert(connection, queue_item_warnings).values(item_id=item_id, created_at=now, **told)
     )
 
 
@@ -207,6 +200,15 @@ async def give_up_run(connection: AsyncConnection, item: ItemRow, *, now: dateti
     requeued = newest is not None and newest.id != item.id  # the run is another item's now
     if run is not None and run.state not in TERMINAL_STATES and not requeued:
         await set_run_state(connection, run.id, "crashed", now=now)
+
+
+def _told(message: str, stage: str, file_paths: Sequence[str]) -> dict[str, str]:
+    """Return what an agent tells of an item as it is kept."""
+    return {
+        "message": message[:MAX_MESSAGE],
+        "stage": stage[:MAX_STAGE],
+        "file_paths": msgspec.json.encode(file_paths[:MAX_PATHS]).decode(),
+    }
 
 
 async def _may_take(connection: AsyncConnection, item: ItemRow, run_name: str) -> bool:

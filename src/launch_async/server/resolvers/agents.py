@@ -3,6 +3,7 @@
 from typing import Any
 
 from ariadne import MutationType, ObjectType, QueryType, SchemaBindable
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from launch_async.server import agents, audit
 from launch_async.server.access import Role, require_role
@@ -108,13 +109,16 @@ async def update_launch_agent(_: None, info: Info, input: Json) -> Json:  # noqa
     """Note an agent's status. Never an error: W&B's agent would exit."""
     request = request_of(info)
     status = input.get("agent_status")
-    async with request.store.write() as connection:
+
+    async def work(connection: AsyncConnection) -> bool:
         agent = await agents.find_agent(connection, request, input["launch_agent_id"])
         if agent is None or (status is not None and status not in STATUSES):
-            return {"success": False}
+            return False
         require_role(request.viewer, agent.entity_name, Role.MEMBER)
         await agents.set_status(connection, agent.id, status, now=request.now())
-    return {"success": True}
+        return True
+
+    return {"success": await request.store.transact(work)}
 
 
 @mutation.field("stopLaunchAgent")
