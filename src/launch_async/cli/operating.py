@@ -10,7 +10,8 @@ from rich.live import Live
 from rich.text import Text
 
 from launch_async.cli.connection import Connected, connected
-from launch_async.cli.output import LOG_LEVELS, Seconds
+from launch_async.cli.kinds import Seconds
+from launch_async.cli.output import LOG_LEVELS
 from launch_async.cli.view import FEW_QUEUES, ago, lines_beside_items, look
 from launch_async.config.model import MAX_SECONDS
 from launch_async.domain.errors import LaunchError

@@ -1,7 +1,6 @@
 """What a person sees: logs on stderr, one clear line for each error, exit codes."""
 
 import logging
-import math
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -29,19 +28,6 @@ class UsageFault(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         """As all our errors look."""
         click.echo(f"{PREFIX}{self.format_message()}", file=file, err=file is None)
-
-
-class Seconds(click.FloatRange):
-    """A range of seconds; `nan`, which is in no range, is refused as well."""
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """As `FloatRange.convert`."""
-        seconds: float = super().convert(value, param, ctx)
-        if math.isnan(seconds):
-            self.fail(f"{value!r} is no number of seconds", param, ctx)
-        return seconds
 
 
 def set_up_logs(*, verbosity: int, log_file: str | None = None) -> None:

@@ -8,14 +8,20 @@ import click
 import structlog
 
 from launch_async.cli.addresses import address_of
+from launch_async.cli.kinds import Folder
 from launch_async.cli.output import UsageFault, run_async, set_up_logs
 from launch_async.cli.signals import on_signals
 from launch_async.compose.server import KEY_FILE, has_users, local_key, open_server
 from launch_async.config.admin import ADMIN_KEY_VARIABLE, find_admin_key
+from launch_async.config.login import is_address
 from launch_async.domain.errors import ConfigError, cannot_listen
 from launch_async.kit.heap import settle_heap
 from launch_async.server.app import serve
 from launch_async.server.settings import Settings, check_resource_type
+
+NO_PUBLIC_URL = (
+    "--public-url must look like https://HOST:PORT/PATH, without user, password or query"
+)
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -24,7 +30,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 @click.option("--listen", default="127.0.0.1:8383", help="HOST:PORT; port 0 takes a free one.")
 @click.option(
     "--data",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Folder(),
     default=Path(".launch-async"),
     help="Folder of the database and the files.",
 )
@@ -72,6 +78,8 @@ def server(
     try:
         host, port = address_of(listen, "--listen")
         admin_key = find_admin_key(admin_key_file, os.environ)
+        if public_url is not None and not is_address(public_url):
+            raise ConfigError(NO_PUBLIC_URL)
         further = tuple(map(check_resource_type, extra_resource_types))
     except ConfigError as error:
         raise UsageFault(str(error)) from error
@@ -80,7 +88,7 @@ def server(
         host=host,
         port=port,
         database_url=database_url,
-        public_url=public_url,
+        public_url=public_url and public_url.rstrip("/"),
         admin_key=admin_key,
         run_keys=not no_run_keys,
         extra_resource_types=further,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 from functools import partial
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 import anyio
 import click
 import msgspec
+from click.core import ParameterSource
 from rich.console import Console
 
 from launch_async.agent.agent import Agent
+from launch_async.cli.addresses import address_of
+from launch_async.cli.kinds import Folder
 from launch_async.cli.output import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -46,13 +50,13 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         """Where its run goes: named after the folder or the image."""
         if self.folder is not None:
             return self.folder.resolve().name
-        return (self.image or "").rsplit("/", 1)[-1].split(":")[0]
+        return re.split("[:@]", (self.image or "").rsplit("/", 1)[-1])[0]
 
 
 @click.command(context_settings={"show_default": True})
 @click.option(
     "--data",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=Folder(),
     default=Path(".launch-async"),
     help="Folder of everything: database, files, the agent's state.",
 )
@@ -79,11 +83,10 @@ def up(
     verbose: int,
 ) -> None:
     """Start control plane and agent on this machine; with --run, try them with a job."""
-    if folder is not None and image is not None:
-        raise click.UsageError("give --run or --run-image, not both")
+    _refuse_flags_without_effect(folder=folder, image=image)
     trial = Trial(folder=folder, image=image, run_config=_parsed(settings))
     on_trial = folder is not None or image is not None
-
+    command = _split(entry_point)
     where = Settings(data_dir=data.absolute(), host="127.0.0.1", port=port)
 
     async def main() -> int:
@@ -93,10 +96,12 @@ def up(
                 trial if on_trial else None,
                 admin=admin,
                 keep=keep,
-                entry_point=shlex.split(entry_point),
+                entry_point=command,
             )
 
     try:
+        if admin:
+            address_of(admin, "--admin")
         log_file = _log_file(data) if on_trial else None
         set_up_logs(verbosity=verbose, log_file=log_file)
     except ConfigError as error:
@@ -185,6 +190,32 @@ def _log_file(data: Path) -> str:
         msg = f"the data folder {data} cannot be made ({error.strerror}); give another with --data"
         raise ConfigError(msg) from error
     return str(data / "up.log")
+
+
+def _refuse_flags_without_effect(*, folder: Path | None, image: str | None) -> None:
+    if folder is not None and image is not None:
+        raise click.UsageError("give --run or --run-image, not both")
+    if image == "":
+        raise click.UsageError("--run-image is empty; give an image")
+    needs = {} if folder is not None else {"entry_point": "--run"}
+    if folder is None and image is None:
+        needs |= dict.fromkeys(("settings", "keep"), "--run or --run-image")
+    context = click.get_current_context()
+    for param in context.command.params:
+        source = context.get_parameter_source(param.name or "")
+        if param.name in needs and source is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{param.opts[0]} needs {needs[param.name]}")
+
+
+def _split(entry_point: str) -> list[str]:
+    try:
+        words = shlex.split(entry_point)
+    except ValueError as error:
+        msg = f"--entry-point {entry_point!r} cannot be split into words ({error})"
+        raise click.UsageError(msg) from error
+    if not words:
+        raise click.UsageError("--entry-point is empty; give a command")
+    return words
 
 
 def _parsed(settings: tuple[str, ...]) -> dict[str, Any]:

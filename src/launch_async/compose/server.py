@@ -10,6 +10,7 @@ from launch_async.domain.errors import ConfigError
 from launch_async.domain.secret import Secret
 from launch_async.kit.files import write_atomically
 from launch_async.server.app import open_services
+from launch_async.server.errors import ApiError
 from launch_async.server.people import list_people
 from launch_async.server.services import Services
 from launch_async.server.settings import Settings
@@ -48,11 +49,30 @@ async def has_users(services: Services) -> bool:
 
 
 async def local_key(services: Services, data_dir: Path) -> Secret[str]:
-    """The local user's key, kept in the data folder for its owner only; made on the first start."""
+    """The local user's key, kept in the data folder for its owner only; made on the first start.
+
+    Raises:
+        ConfigError: what is kept there is no key.
+    """
     path = data_dir / KEY_FILE
-    kept = path.read_text().strip() if path.exists() else None
-    async with services.store.write() as connection:
-        key = await ensure_local_user(connection, LOCAL_USER, kept)
+    try:
+        kept = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        kept = None
+    except (OSError, UnicodeDecodeError) as error:
+        raise _no_key(path) from error
+    try:
+        async with services.store.write() as connection:
+            key = await ensure_local_user(connection, LOCAL_USER, kept)
+    except ApiError as error:
+        raise _no_key(path) from error
     if kept is None:
         write_atomically(path, f"{key}\n".encode())
     return Secret(key)
+
+
+def _no_key(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path} does not hold the key of the user {LOCAL_USER}; restore it, or delete it to get "
+        "another key"
+    )
