@@ -1,0 +1,1 @@
+"""Image registries, and where logins for them come from."""
