@@ -107,6 +107,16 @@ async def test_a_run_timeout_counts_on_over_a_restart():
     assert world.service.failed[ItemId("q-1")][0].reason is Reason.RUN_TIMEOUT
 
 
+async def test_an_overdue_run_of_an_earlier_life_gets_time_to_show_its_end():
+    world = World()
+    world.timeouts = Timeouts(run_seconds=LONG, settle_seconds=LONG)
+    await adopted(world, launched(LONG + 1))
+    async with running(world.agent()) as second:
+        await until(lambda: second.view().items and second.view().items[0].detail == "running")
+        await anyio.sleep(0.05)  # a limit that had passed would have ended it by now
+        assert not world.runner.cancelled
+
+
 async def test_an_overdue_run_whose_backend_is_away_is_looked_at_before_it_is_ended():
     world = World()
     world.timeouts = Timeouts(run_seconds=LONG, settle_seconds=0.01)
