@@ -7,14 +7,15 @@ import shutil
 import socket
 import ssl
 import subprocess
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
 import anyio
 import msgspec
 from aiohttp import web
+from anyio.from_thread import start_blocking_portal
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 SSHD_REMEDY = "install openssh-server"
@@ -229,3 +230,13 @@ async def ssh_server(folder: Path) -> AsyncGenerator[SshServer]:
             )
         finally:
             process.terminate()
+
+
+@contextmanager
+def https_server_aside(folder: Path) -> Iterator[HttpsServer]:
+    """As `https_server`, for tests that block: it is served by a thread."""
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(https_server(folder)) as server,
+    ):
+        yield server

@@ -12,7 +12,7 @@ from launch_async.adapters.sources.git_process import GitFailed
 from launch_async.domain.errors import ItemError, LaunchError, Reason, Unavailable
 from launch_async.domain.git import masked
 
-_NO_ROOM = re.compile(r"No space left on device|Disk quota exceeded")
+_NO_ROOM = re.compile(r"No space left on device|Disk quota exceeded|Out of diskspace")
 _PROTOCOL = re.compile(r"transport '([^']+)' not allowed")
 _NO_SUCH_ID = re.compile(r"not our ref|unadvertised object|remote ref .* not found|find remote ref")
 _NOT_BY_ID = re.compile(

@@ -135,12 +135,12 @@ async def _heard(process: anyio.abc.Process, answer: ByteTail, words: ByteTail) 
         ended = [anyio.Event(), anyio.Event()]
         readers.start_soon(_read, process.stdout, answer, ended[0], name="git answers")
         readers.start_soon(_read, process.stderr, words, ended[1], name="git says")
-        code = await process.wait()
+        await process.wait()
         with anyio.move_on_after(_LAST_WORDS_SECONDS):
             for end in ended:
                 await end.wait()
         readers.cancel_scope.cancel()
-    return code
+    return process.returncode or 0
 
 
 async def _read(stream: ByteReceiveStream, tail: ByteTail, ended: anyio.Event) -> None:
