@@ -54,6 +54,11 @@ def test_a_backend_whose_breaker_is_open_is_named():
     assert [name for name, text in checks.items() if text] == ["backend/docker"]
 
 
+def test_a_backend_that_no_item_has_asked_for_may_be_away():
+    backends = (a_backend("docker", breaker=1, needed=False),)
+    assert not any(readiness(a_view(), LoopLag(), backends).values())
+
+
 def test_only_a_late_loop_is_not_alive():
     lag = LoopLag()
     assert not any(liveness(lag).values())

@@ -1,17 +1,21 @@
 """What the agent finds on its backends and does not know: taken up, removed, or an orphan."""
 
+from collections.abc import Sequence
+
 import anyio
 import msgspec
 import pytest
-from fakes import World, an_item, running, until
+from fakes import FakeRunner, World, an_item, running, until
 
 from launch_async.agent.agent import Agent
 from launch_async.domain.errors import Reason, Unavailable
 from launch_async.domain.ids import ItemId, RunId
 from launch_async.domain.phase import Phase
-from launch_async.domain.run import RunEnd
+from launch_async.domain.run import FoundRun, RunEnd
+from launch_async.ports.backends import BackendView
 from launch_async.ports.claims import Claim
 from launch_async.ports.journal import Entry
+from operated_agent import a_backend
 
 pytestmark = pytest.mark.anyio
 
@@ -214,3 +218,83 @@ async def test_an_ended_run_whose_removal_failed_is_removed_by_a_later_look():
             await agent._recovery.look("fake", agent._tools.targets["fake"])
     assert world.runner.removed == [RUN]
     assert world.runner.ends == {RUN: RunEnd(exit_code=0)}
+
+
+class SickBackend(FakeRunner):
+    """Shows itself, and is away until it is well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.well = False
+        self.tries = 0
+
+    async def find(self, identity: str) -> Sequence[FoundRun]:
+        self.tries += 1
+        if not self.well:
+            raise Unavailable("the backend is away")
+        return await super().find(identity)
+
+    def backends(self) -> Sequence[BackendView]:
+        return [a_backend("fake", breaker=0 if self.well else 1)]
+
+
+def needed(agent: Agent) -> list[bool]:
+    return [view.needed for view in agent.backends()]
+
+
+async def test_a_backend_that_is_away_and_has_no_items_does_not_keep_the_agent_from_polling():
+    world = World()
+    world.runner = backend = SickBackend()
+    async with running(world.agent()) as agent:
+        await until(lambda: world.service.pops)
+        assert needed(agent) == [False]
+        world.service.push(an_item())
+        await until(lambda: agent.view().items)
+        assert needed(agent) == [True]
+        assert not backend.well
+
+
+async def test_a_backend_that_is_away_and_has_an_item_is_waited_for():
+    world = World()
+    await left_behind(world)
+    [order] = world.runner.orders.values()
+    item = an_item()
+    world.journal.kept[ITEM] = Entry(
+        item=item, phase=Phase.RUNNING, handle=world.runner._handle(order)
+    )
+    world.service.pops.clear()
+    world.runner, orders = SickBackend(), world.runner.orders
+    world.runner.orders = orders
+    async with running(world.agent()) as agent:
+        await until(lambda: world.runner.tries > 5)
+        assert needed(agent) == [True], "an adopted item needs it"
+        assert not agent.view().recovered
+        assert not world.service.pops
+        world.runner.well = True
+        await until(lambda: world.service.pops)
+
+
+async def test_a_run_found_later_on_a_backend_that_was_away_is_taken_up():
+    world = World()
+    await left_behind(world)
+    backend = SickBackend()
+    backend.orders = world.runner.orders
+    world.runner = backend
+    world.service.pops.clear()
+    async with running(world.agent()) as agent:
+        await until(lambda: world.service.pops)
+        assert not agent.view().items
+        backend.well = True
+        await until(lambda: agent.view().lost_runs == {"recovered": 1})
+
+
+async def test_a_backend_with_orphans_is_needed():
+    world = World()
+    await left_behind(world, claim=Claim.OTHERS)
+    backend = SickBackend()
+    backend.well = True
+    backend.orders = world.runner.orders
+    world.runner = backend
+    async with running(world.agent()) as agent:
+        await until(lambda: orphans(agent))
+        assert needed(agent) == [True]

@@ -3,7 +3,7 @@
 `/livez` looks at the event loop alone: a broken dependency must not restart the agent. While the
 loop is blocked it fails by giving no answer; the probe's time limit is what notices. `/readyz`
 looks at progress: items of earlier lives taken over, registered, not stopping, the service and the
-backends answering, every queue with room polled.
+backends that items need answering, every queue with room polled.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ def readiness(
         age = queue.seconds_since_poll
         checks[f"queue/{queue.name}"] = "" if queue.missing else _stale(age, window)
     for backend in backends:
-        shut = backend.breaker == BREAKER_OPEN
+        shut = backend.needed and backend.breaker == BREAKER_OPEN
         checks[f"backend/{backend.name}"] = "failing; asked again now and then" if shut else ""
     return checks
 

@@ -16,6 +16,7 @@ from typing import TypeVarTuple, Unpack
 
 import anyio
 import anyio.to_thread
+import msgspec
 import structlog
 from anyio.abc import TaskGroup
 
@@ -87,6 +88,8 @@ class Agent:
         self._unfit: AgentUnfit | None = None
         self._name = ""
         self._journeys: TaskGroup | None = None
+        self._needed: set[str] = set()
+        """Targets that items of this life asked for."""
         self._heartbeat = Heartbeat(
             presence=tools.presence,
             runs=tools.runs,
@@ -148,12 +151,15 @@ class Agent:
 
     def backends(self) -> Sequence[BackendView]:
         """What is called for this agent, now."""
-        runners = [target.runner for target in self._tools.targets.values()]
-        sources = [
-            *self._tools.backends,
-            *(runner for runner in runners if isinstance(runner, BackendSource)),
-        ]
-        return [view for source in sources for view in source.backends()]
+        views = [view for source in self._tools.backends for view in source.backends()]
+        for resource, target in self._tools.targets.items():
+            runner = target.runner
+            if isinstance(runner, BackendSource):
+                needed = resource in self._needed or self._recovery.holds_runs(runner.name)
+                views += [
+                    msgspec.structs.replace(view, needed=needed) for view in runner.backends()
+                ]
+        return views
 
     def view(self, *, items: int = ALL_ITEMS) -> AgentView:
         """As `StatusSource.view`."""
@@ -337,6 +343,8 @@ class Agent:
         if self._journeys is None:
             msg = "journeys start after the agent"
             raise RuntimeError(msg)
+        if tracked.item.spec.resource in self._tools.targets:
+            self._needed.add(tracked.item.spec.resource)
         name = f"item {tracked.item.id}"
         self._journeys.start_soon(self._guarded, travel, tracked, self._tools, name=name)
 

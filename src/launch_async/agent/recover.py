@@ -7,7 +7,9 @@ find ──> open here: not our business
      ──> anything else            ──> an orphan: said, shown and, if so configured, ended
 ```
 
-Every target is looked at when the agent starts, and now and then: one list each time.
+Every target is looked at when the agent starts, and now and then: one list each time. Polling waits
+for the first looks, so that limits count what runs; not for a backend that is away and has no open
+item, as nothing is launched there before a look at it is answered.
 """
 
 from collections import Counter
@@ -64,7 +66,7 @@ class Recovery:
     def __init__(self, tools: Tools, *, hand_over: Callable[[Tracked], None]) -> None:
         self._tools = tools
         self._hand_over = hand_over
-        self._unlooked = len(tools.targets)
+        self._unlooked = set(tools.targets)
         self._looked = anyio.Event()
         self._seen: set[Key] = set()
         self.orphans: dict[Key, Orphan] = {}
@@ -72,7 +74,7 @@ class Recovery:
         """Lost runs of this life by what was done: `recovered`, `removed`, `ended`."""
 
     async def first_look(self) -> None:
-        """Return when each target was looked at once, or has kept us waiting for long enough."""
+        """Return when polling need not wait for any target any more, or has waited long enough."""
         with anyio.move_on_after(FIRST_LOOK_SECONDS):
             await self._looked.wait()
 
@@ -94,10 +96,8 @@ class Recovery:
                 sick = True
             else:
                 sick = False
-                self._unlooked -= first
                 first = False
-                if not self._unlooked:
-                    self._looked.set()
+                self._wait_no_more(resource)
             again = max(1.0, min(SWEEP_SECONDS, tools.orphan_grace_seconds))
             await anyio.sleep(tools.retry_seconds if first else again)
 
@@ -108,7 +108,12 @@ class Recovery:
             Unavailable: the backend or the service did not answer.
         """
         table = self._tools.table
-        found = await found_runs(target, self._tools)
+        try:
+            found = await found_runs(target, self._tools)
+        except LaunchError:
+            if all(tracked.item.spec.resource != resource for tracked in table):
+                self._wait_no_more(resource)
+            raise
         strangers = {_key(one): one for one in found if not _is_open(one, table)}
         origins = [one.origin for one in strangers.values() if one.origin is not None]
         claims = await self._tools.claims.look_up_items(origins) if origins else {}
@@ -128,6 +133,15 @@ class Recovery:
         finally:
             for tracked in taken_up:  # together: who looks at the same time shares lists
                 self._hand_over(tracked)
+
+    def holds_runs(self, backend: str) -> bool:
+        """Whether it has runs that no open item is about."""
+        return any(key[0] == backend for key in self.orphans)
+
+    def _wait_no_more(self, resource: str) -> None:
+        self._unlooked.discard(resource)
+        if not self._unlooked:
+            self._looked.set()
 
     async def _settle(
         self, one: FoundRun, origin: Origin, claim: Claim | None, resource: str

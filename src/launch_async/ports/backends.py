@@ -27,6 +27,8 @@ class BackendView(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int
     places: int
     """Calls at once at most."""
+    needed: bool = True
+    """Whether anything depends on it: no item has asked for each backend that is configured."""
 
 
 @runtime_checkable
