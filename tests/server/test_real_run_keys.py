@@ -2,12 +2,19 @@
 
 import json
 import re
+import sys
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 from launch_harness import Launch, spec
 from server_harness import Http, LiveServer, WandbClient
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
+
+from proxy import Proxy
 
 pytestmark = pytest.mark.acceptance
 
@@ -43,6 +50,12 @@ with wandb.init(config={"lr": 0.1}) as run:
     assert api.run(run.path).id == run.id
     assert api.artifact("tester/inputs/numbers:v0").version == "v0"
     run.config["late"] = 1
+"""
+BRIEF = """
+import wandb
+with wandb.init() as run:
+    run.log({"a": 1})
+    run.log({"a": 2})
 """
 
 
@@ -99,6 +112,33 @@ def test_a_whole_launched_run_lives_on_its_own_key(
     )
     assert "input_types" in json.loads(job), "a partial job is completed by its first run"
     assert live_server.call(status_of, live_server, key) == 401
+
+
+def test_a_run_whose_last_answer_is_lost_ends_without_a_complaint(
+    live_server: LiveServer, wandb_client: WandbClient
+) -> None:
+    key = live_server.call(launched, live_server, "unheard")
+    address = urlsplit(live_server.server.url)
+    assert address.hostname is not None
+    assert address.port is not None
+    proxy = Proxy((address.hostname, address.port))
+    with proxy.running(), proxy.lose('"complete":true', times=1) as lost:
+        done = wandb_client.python(
+            BRIEF,
+            WANDB_API_KEY=key,
+            WANDB_BASE_URL=f"http://127.0.0.1:{proxy.port}",
+            WANDB_ENTITY="tester",
+            WANDB_PROJECT="fresh",
+            WANDB_RUN_ID="unheard",
+        )
+    assert lost.hits == 1
+    assert done.returncode == 0, done.stdout
+    complaint = re.search(r"\b(401|403)\b|Fatal|ERROR", done.stdout)
+    assert complaint is None, done.stdout
+    told = proxy.operations.count("POST /files/tester/fresh/unheard/file_stream")
+    assert told >= 2, "the end was not told again"
+    rows = live_server.rows("select state, history_lines from runs where name = 'unheard'")
+    assert rows == [("finished", 2)]
 
 
 async def launched(live_server: LiveServer, run: str) -> str:
