@@ -177,15 +177,22 @@ async def test_a_full_disk_is_the_items_end(tmp_path: Path):
 async def test_the_last_who_leaves_ends_the_fetch(tmp_path: Path):
     async with cache(tmp_path) as (store, jobs):
         jobs.may_end = anyio.Event()
-        async with anyio.create_task_group() as first, anyio.create_task_group() as second:
-            first.start_soon(have, store)
-            second.start_soon(have, store)
+        first, last = anyio.CancelScope(), anyio.CancelScope()
+
+        async def ask(scope: anyio.CancelScope) -> None:
+            with scope:
+                await have(store)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask, first)
+            tasks.start_soon(ask, last)
             await jobs.begun.wait()
-            first.cancel_scope.cancel()
+            await anyio.wait_all_tasks_blocked()
+            first.cancel()
             await anyio.wait_all_tasks_blocked()
             assert jobs.ended == 0
             (begun,) = (tmp_path / "sources").iterdir()
-            second.cancel_scope.cancel()
+            last.cancel()
         await gone(begun)
         assert jobs.ended == 1
 

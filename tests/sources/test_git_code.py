@@ -365,13 +365,16 @@ class TestLogins:
         assert self.PASSWORD not in "".join(capfd.readouterr())
 
     async def test_a_login_within_the_remote_is_taken_out_of_it(
-        self, server: HttpsServer, repository: Repository, environ, into: Path
+        self, server: HttpsServer, repository: Repository, environ, into: Path, *, capfd
     ):
         server.login = "me:p@ss:word"
         commit = repository.commit({"a": "1"})
         remote = server.remote(repository).replace("//", "//me:p%40ss:word@")
         await git_code(server, environ).fetch(GitSource(remote, commit), into)
         assert files_of(into) == {"a": "1"}
+        said = "".join(capfd.readouterr())
+        assert "code is fetched" in said
+        assert "word" not in said
 
     @pytest.mark.parametrize("password", [None, "wrong-planted-word"])
     async def test_who_may_not_read_is_told_so_without_the_password(

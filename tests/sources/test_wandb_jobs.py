@@ -283,6 +283,15 @@ async def test_names_that_do_not_fit_together_are_refused(liar: LyingServer, tmp
         await fetch(liar, tmp_path / "into")
 
 
+async def test_what_cannot_fit_is_not_begun(liar: LyingServer, tmp_path: Path):
+    liar.add("a.py", b"1")
+    liar.add("huge.bin", b"2", size=1 << 60)
+    with pytest.raises(ItemError, match=r"no room for its \d{13} MB to fetch") as caught:
+        await fetch(liar, tmp_path / "into")
+    assert caught.value.reason is Reason.SOURCE_UNAVAILABLE
+    assert list((tmp_path / "into").iterdir()) == []
+
+
 @pytest.mark.parametrize("manifest", [b"[]", b"{}", b"no json", b"[" * 200_000])
 async def test_a_manifest_that_is_none_is_refused(
     liar: LyingServer, tmp_path: Path, manifest: bytes

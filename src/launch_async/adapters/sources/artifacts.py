@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from launch_async.adapters.sources.disk import check_room, room_in
+from launch_async.adapters.sources.disk import check_room
 from launch_async.domain.errors import ItemError, Reason, gravest
 from launch_async.wire import operations
 from launch_async.wire.transport import RequestRefused, Transport, artifact_file_url
@@ -130,15 +130,14 @@ class Artifacts:
         targets = {name: _inside(into, name, artifact) for name in contents}
         check_room(into, sum(entry.size or 0 for entry in contents.values()))
         waiting = iter(targets.items())
-        with room_in(into):
-            try:
-                async with anyio.create_task_group() as group:
-                    for number in range(min(DOWNLOADS_AT_ONCE, len(targets))):
-                        group.start_soon(
-                            self._download, artifact, contents, waiting, name=f"download {number}"
-                        )
-            except ExceptionGroup as errors:
-                raise gravest(errors) from errors
+        try:
+            async with anyio.create_task_group() as group:
+                for number in range(min(DOWNLOADS_AT_ONCE, len(targets))):
+                    group.start_soon(
+                        self._download, artifact, contents, waiting, name=f"download {number}"
+                    )
+        except ExceptionGroup as errors:
+            raise gravest(errors) from errors
 
     async def file(self, artifact: Artifact, name: str, entry: Entry, into: Path) -> None:
         """Stream one file into the file `into`, and check it."""

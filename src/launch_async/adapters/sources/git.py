@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -16,7 +17,7 @@ from launch_async.adapters.sources.git_checkout import Checkout, drop_repositori
 from launch_async.adapters.sources.git_faults import fault_of
 from launch_async.adapters.sources.git_process import Git, GitFailed
 from launch_async.domain.errors import ItemError, Reason
-from launch_async.domain.git import GitRemote, GitSettings, checked_ref, is_commit
+from launch_async.domain.git import GitRemote, GitSettings, checked_ref, is_commit, masked
 from launch_async.domain.job import GitSource
 
 FETCHES_AT_ONCE = 16
@@ -78,7 +79,7 @@ class GitCode:
             if patch is not None:
                 await checkout.apply(patch, source.commit)
             await anyio.to_thread.run_sync(drop_repositories, into)
-        log.info("code is fetched", remote=source.remote, commit=source.commit)
+        log.info("code is fetched", remote=masked(source.remote), commit=source.commit)
 
     @asynccontextmanager
     async def _checkout(
@@ -90,7 +91,8 @@ class GitCode:
         seconds = min(within_seconds, self._settings.timeout_seconds)
         server = self._servers.setdefault(remote.host, anyio.CapacityLimiter(FETCHES_OF_ONE_SERVER))
         async with server, self._places:
-            git = Git(folder, remote, self._settings, environ=self._environ, login=login)
+            made = partial(Git, folder, remote, self._settings, environ=self._environ, login=login)
+            git = await anyio.to_thread.run_sync(made)  # it reads the passwords' files
             try:
                 with anyio.fail_after(seconds):
                     yield Checkout(git, remote.url, pause_seconds=self._pause_seconds)

@@ -16,7 +16,7 @@ import anyio.to_thread
 import msgspec
 
 from launch_async.adapters.sources.artifacts import Artifact, Artifacts, Entry
-from launch_async.adapters.sources.disk import room_in
+from launch_async.adapters.sources.disk import room_in, room_left_in
 from launch_async.adapters.sources.git import GitCode
 from launch_async.adapters.sources.notebooks import convert
 from launch_async.domain.errors import ItemError, Reason
@@ -49,20 +49,24 @@ class WandbJobStore:
 
     async def fetch(self, source: ArtifactSource | GitSource, into: Path) -> None:
         """Put the code into the empty folder `into`."""
-        with tempfile.TemporaryDirectory(prefix="launch-code-") as folder, room_in(into):
-            extras = await self._extras(source, Path(folder))
-            match source:
-                case ArtifactSource(artifact_id=artifact_id):
-                    artifact = await self._artifacts.by_id(artifact_id, "the job's code")
-                    await self._artifacts.fetch(artifact, into)
-                case GitSource():
-                    await self._git.fetch(source, into, patch=extras.get(PATCH))
-                case _ as never:
-                    assert_never(never)
-            if FROZEN in extras:
-                await anyio.to_thread.run_sync(_add, extras[FROZEN], into / FROZEN)
-            if source.notebook is not None:
-                await anyio.to_thread.run_sync(convert, into, source.notebook)
+        async with room_left_in(into):
+            with tempfile.TemporaryDirectory(prefix="launch-code-") as folder:
+                await self._fetch(source, into, aside=Path(folder))
+
+    async def _fetch(self, source: ArtifactSource | GitSource, into: Path, *, aside: Path) -> None:
+        extras = await self._extras(source, aside)
+        match source:
+            case ArtifactSource(artifact_id=artifact_id):
+                artifact = await self._artifacts.by_id(artifact_id, "the job's code")
+                await self._artifacts.fetch(artifact, into)
+            case GitSource():
+                await self._git.fetch(source, into, patch=extras.get(PATCH))
+            case _ as never:
+                assert_never(never)
+        if FROZEN in extras:
+            await anyio.to_thread.run_sync(_add, extras[FROZEN], into / FROZEN)
+        if source.notebook is not None:
+            await anyio.to_thread.run_sync(convert, into, source.notebook)
 
     async def _job(self, ref: str) -> Job:
         artifact = await self._artifacts.by_name(ref)
