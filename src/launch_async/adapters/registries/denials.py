@@ -30,9 +30,13 @@ def refused(image: ImageRef, why: str, login: RegistryLogin | None) -> ItemError
     return denied(image, why, remedy)
 
 
-def unusable(host: str, why: str, remedy: str) -> ItemError:
+class NothingHere(ItemError):
+    """There is no login to be had on this machine: its library or its credentials are missing."""
+
+
+def unusable(host: str, why: str, remedy: str, *, kind: type[ItemError] = ItemError) -> ItemError:
     """The error of a login that is configured, but cannot be had."""
-    return ItemError(
+    return kind(
         f"The login for the registry {host} cannot be used: {why}. {remedy}",
         reason=Reason.REGISTRY_DENIED,
         stage=Stage.BUILD,
