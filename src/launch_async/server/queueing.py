@@ -170,14 +170,12 @@ async def run_changed(
     project: str,
     run_name: str,
     state: str,
-    exit_code: int | None,
     now: datetime,
 ) -> None:
     """Let the item behind a run follow the run's new state.
 
     A run that was started more than once (requeued after a preemption) belongs to its newest item.
     """
-    del exit_code  # the run's state and whether a stop was asked for say all that an item knows
     item = await item_of_run(connection, entity=entity, project=project, run_name=run_name)
     if item is None:
         return

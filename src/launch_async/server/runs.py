@@ -170,7 +170,6 @@ async def set_run_state(
         project=project,
         run_name=run_name,
         state=state,
-        exit_code=exit_code,
         now=now,
     )
 
