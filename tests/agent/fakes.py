@@ -111,6 +111,7 @@ class FakeService:
         self.warned: list[tuple[ItemId, str]] = []
         self.runs: dict[RunRef, RunView] = {}
         self.claims: dict[ItemId, Claim] = {}
+        self.asked_to_stop: list[RunRef] = []
         self.statuses: list[AgentStatus] = []
         self.stop_polling = False
         self.pops: list[list[str]] = []
@@ -188,6 +189,10 @@ class FakeService:
     async def look_up(self, runs: Sequence[RunRef]) -> Mapping[RunRef, RunView]:
         self._maybe_fail("look_up")
         return {run: self.runs[run] for run in runs if run in self.runs}
+
+    async def ask_to_stop(self, run: RunRef) -> None:
+        self._maybe_fail("ask_to_stop")
+        self.asked_to_stop.append(run)
 
 
 class FakeRequeues:

@@ -283,6 +283,28 @@ async def test_250_runs_are_looked_up_in_3_requests(server: RealServer):
     assert not found[runs[249]].stop_requested
 
 
+async def test_a_run_is_asked_to_stop_and_its_item_says_who_wanted_it(
+    server: RealServer, agent: WandbQueueService
+):
+    item = await popped(server, agent)
+    assert await agent.ack(item)
+    await agent.ask_to_stop(item.run)
+    await agent.ask_to_stop(item.run)
+    assert (await agent.look_up([item.run]))[item.run].stop_requested
+    await agent.fail(item, FAILED, files=[])
+    shown = await server.client.item("q", item.id)
+    assert shown is not None
+    assert (shown.state, shown.message) == ("STOPPED", "it broke")
+
+
+async def test_a_run_that_cannot_be_asked_to_stop_is_let_be(
+    server: RealServer, agent: WandbQueueService
+):
+    nowhere = RunRef(ENTITY, "p", RunId("nowhere"))
+    await agent.ask_to_stop(nowhere)
+    assert not await agent.look_up([nowhere])
+
+
 async def test_a_run_that_we_may_not_see_hides_no_other():
     counting = CountingTransport(secret="private")
     counting.answers = {f"q{n}": {"run": {"state": "running", "stopped": True}} for n in range(100)}

@@ -235,7 +235,7 @@ class Agent:
         if tracked is None:
             return False
         log.info("cancel requested", item=item_id)
-        return await self._tools.table.request_stop(tracked)
+        return await self._tools.table.request_stop(tracked, by_operator=True)
 
     async def reload(self, config: LaunchConfig | None = None) -> list[str]:
         """As `AgentControl.reload`, of this configuration if one is given."""

@@ -58,7 +58,7 @@ async def launch(tracked: Tracked, order: LaunchOrder, tools: Tools) -> RunHandl
         Unavailable: the backend does not start it, and certainly nothing runs.
     """
     if tracked.stop.is_set():
-        raise stopped_early()
+        raise stopped_early(tracked)
     runner = target_of(tracked.item, tools).runner
     if tracked.entry.phase is Phase.PREPARING:  # before the intent: what is absent starts nothing
         checked = partial(
@@ -71,7 +71,7 @@ async def launch(tracked: Tracked, order: LaunchOrder, tools: Tools) -> RunHandl
         )
         await tracked.stop.unless_set(checked)
         if tracked.stop.is_set():
-            raise stopped_early()
+            raise stopped_early(tracked)
         await tools.table.move(tracked, Phase.LAUNCHING)
     return await _launch(tracked, order, runner, tools)
 
@@ -90,14 +90,14 @@ async def _launch(tracked: Tracked, order: LaunchOrder, runner: Runner, tools: T
             if found is not None:
                 return found
             if tracked.stop.is_set():
-                raise stopped_early() from error
+                raise stopped_early(tracked) from error
             if anyio.current_time() >= deadline:
                 raise
         else:
             if handle is None:  # stopped: what has begun all the same is watched to its end
                 handle = await launched_before(tracked, tools)
                 if handle is None:
-                    raise stopped_early()
+                    raise stopped_early(tracked)
                 return handle
             await tools.table.move(tracked, Phase.RUNNING, handle=handle)
             return handle

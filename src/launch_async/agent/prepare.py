@@ -36,7 +36,7 @@ async def prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
 
     order = await tracked.stop.unless_set(patiently)
     if order is None:
-        raise stopped_early()
+        raise stopped_early(tracked)
     return order
 
 
@@ -63,9 +63,15 @@ async def _prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
     )
 
 
-def stopped_early() -> ItemError:
-    """The end of an item whose user stopped it before anything ran."""
-    return ItemError("stopped before it was launched", reason=Reason.STOPPED, stage=Stage.RUN)
+def stopped_early(tracked: Tracked) -> ItemError:
+    """The end of an item that was stopped before anything ran."""
+    said = f"{stopped_by(tracked)} before it was launched"
+    return ItemError(said, reason=Reason.STOPPED, stage=Stage.RUN)
+
+
+def stopped_by(tracked: Tracked) -> str:
+    """Who stopped the item, in words for its user."""
+    return "cancelled by the agent's operator" if tracked.entry.cancelled else "stopped on request"
 
 
 def target_of(item: Item, tools: Tools) -> Target:

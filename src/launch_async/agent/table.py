@@ -57,7 +57,7 @@ class Tracked:
         self.detail = ""
         """What the item is doing within its phase, for people."""
         self.stop = Latch()
-        """Set when the run's user asks for it to be stopped."""
+        """Set when the run's user, or the agent's operator, asks for it to be stopped."""
         if entry.stop_requested:
             self.stop.set()
         self.warnings: list[str] = []
@@ -193,15 +193,17 @@ class Table:
         self.launched += to is Phase.RUNNING and entry.phase is Phase.LAUNCHING
         log.info("item moved", phase=to.value)
 
-    async def request_stop(self, tracked: Tracked) -> bool:
-        """The run's user wants it to stop; remembered across lives.
+    async def request_stop(self, tracked: Tracked, *, by_operator: bool = False) -> bool:
+        """The run's user, or the agent's operator, wants it to stop; remembered across lives.
 
         False once the outcome is known: the item may be forgotten by now, and must stay so.
         """
         if tracked.entry.phase in (Phase.REPORTING, Phase.DONE):
             return False
+        event = "cancelled by the operator" if by_operator else "stop requested"
+        cancelled = by_operator or tracked.entry.cancelled
+        tracked.entry = tracked.entry.with_event(event, stop_requested=True, cancelled=cancelled)
         tracked.stop.set()
-        tracked.entry = tracked.entry.with_event("stop requested", stop_requested=True)
         await self._journal.write(tracked.entry)
         return True
 

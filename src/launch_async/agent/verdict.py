@@ -8,7 +8,7 @@ import structlog
 from launch_async.agent.bundle import LOG_MARK
 from launch_async.agent.insist import insist
 from launch_async.agent.masks import masked
-from launch_async.agent.prepare import target_of
+from launch_async.agent.prepare import stopped_by, target_of
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Tools
 from launch_async.domain.errors import ItemError, Reason, Stage, Unavailable
@@ -33,13 +33,14 @@ async def judge(tracked: Tracked, handle: RunHandle, end: RunEnd, tools: Tools) 
     """
     runner = target_of(tracked.item, tools).runner
     view = None
-    if end.clean or tracked.stop.is_set() or end.reason is Reason.PREEMPTED:
+    cancelled = tracked.entry.cancelled
+    if end.clean or (tracked.stop.is_set() and not cancelled) or end.reason is Reason.PREEMPTED:
         view = await _run_view(tracked, tools, patient=end.clean)
     if end.clean and view is not None:
         return SUCCEEDED
     tail = await _log_tail(tracked, runner, handle, tools)
     if tracked.stop.is_set() and end.reason not in _OUR_LIMITS:
-        return _stopped(end, view, tail)
+        return _stopped(tracked, end, view, tail)
     if end.reason is Reason.PREEMPTED:
         return _preempted(tracked, end, view, tail, tools)
     if end.clean:
@@ -69,10 +70,13 @@ def verdict_on(error: Exception) -> Outcome:
             return Outcome(failed=True, message=message, stage=Stage.AGENT, reason=Reason.INTERNAL)
 
 
-def _stopped(end: RunEnd, view: RunView | None, tail: tuple[str, ...]) -> Outcome:
+def _stopped(tracked: Tracked, end: RunEnd, view: RunView | None, tail: tuple[str, ...]) -> Outcome:
+    said = stopped_by(tracked)
+    if tracked.entry.cancelled:  # its run's user did not ask for it, and shall read who did
+        return _failed(said, Reason.STOPPED, end, tail)
     if view is not None:  # the item follows its run
-        return Outcome(failed=False, message="stopped on request", reason=Reason.STOPPED)
-    return _failed("stopped on request before it called wandb.init", Reason.STOPPED, end, tail)
+        return Outcome(failed=False, message=said, reason=Reason.STOPPED)
+    return _failed(f"{said} before it called wandb.init", Reason.STOPPED, end, tail)
 
 
 def _preempted(

@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from launch_async.agent.insist import MAX_PAUSE_SECONDS, insist
-from launch_async.agent.prepare import target_of
+from launch_async.agent.prepare import stopped_by, target_of
 from launch_async.agent.table import Tracked
 from launch_async.agent.timeouts import TimeLimit
 from launch_async.agent.tools import Tools
@@ -124,7 +124,16 @@ class _Watched:
         await self._tracked.stop.wait()
         grace = self._tools.stop_grace_seconds
         log.info("stop requested", grace_seconds=grace)
-        await anyio.sleep(grace)
+        with anyio.move_on_after(grace):
+            if self._tracked.entry.cancelled:  # of this stop the service does not know
+                self._tools.warnings.add(self._tracked, stopped_by(self._tracked))
+                await insist(
+                    lambda: self._tools.runs.ask_to_stop(self._tracked.item.run),
+                    doing="asking the run to stop",
+                    tracked=self._tracked,
+                    tools=self._tools,
+                )
+            await anyio.sleep_forever()
 
     def _overdue(self) -> RunEnd | None:
         """How a run ends that passed a limit; None: it passed none after all."""

@@ -47,7 +47,7 @@ async def explain(agent: Connected, *, item_id: str) -> int:
 @click.argument("item_id", metavar="ID")
 @connected
 async def cancel(agent: Connected, *, item_id: str) -> None:
-    """End an item, in whatever phase: its run gets stopped_run_timeout to end by itself."""
+    """End an item, in whatever phase; a run is asked to, and made to after stopped_run_timeout."""
     await agent.client.cancel(item_id)
     agent.show({"item": item_id, "cancelling": True}, f"{item_id} is being ended")
 

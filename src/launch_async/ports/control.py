@@ -66,7 +66,9 @@ class AgentControl(Protocol):
         ...
 
     async def cancel(self, item_id: str) -> bool:
-        """End this item, in whatever phase; False: it is not open here, or has ended already."""
+        """End this item, in whatever phase; its user reads that the agent's operator did it. False:
+        it is not open here, or has ended already.
+        """
         ...
 
     async def reload(self) -> Sequence[str]:

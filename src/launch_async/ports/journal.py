@@ -36,7 +36,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[Event, ...] = ()
     """What happened to it, oldest first."""
     stop_requested: bool = False
-    """Whether the run's user asked for it to be stopped."""
+    """Whether the run's user, or the agent's operator, asked for it to be stopped."""
+    cancelled: bool = False
+    """Whether the agent's operator did."""
 
     def with_event(self, what: str, **changes: Any) -> "Entry":
         """The entry with these fields changed and one event more; the same one twice is one."""

@@ -1,4 +1,4 @@
-"""What the run service knows of runs: asked for many at once."""
+"""What the run service knows of runs, asked for many at once, and that a run shall end."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -20,10 +20,19 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunDirectory(Protocol):
-    """Looks up runs."""
+    """Looks up runs, and asks them to stop."""
 
     async def look_up(self, runs: Sequence[RunRef]) -> Mapping[RunRef, RunView]:
         """What is known of each run; runs that do not exist are absent. One request for all.
+
+        Raises:
+            Unavailable: after its own retries.
+        """
+        ...
+
+    async def ask_to_stop(self, run: RunRef) -> None:
+        """Let the run hear that it shall end, as if its user had asked for it. A service that
+        refuses is obeyed: the caller ends the run by other means.
 
         Raises:
             Unavailable: after its own retries.

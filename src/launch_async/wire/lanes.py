@@ -67,6 +67,7 @@ VERBS: Mapping[str, Lane] = {
         (
             *("Viewer", "ProjectRunQueues", "createLaunchAgent", "PopFields", "UpsertBucket"),
             *("CreateRunFiles", "ArtifactMembershipByName", "ArtifactByID", "RequeueFields"),
+            "StopRun",
         ),
         Lane.CALLS,
     ),

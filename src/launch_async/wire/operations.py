@@ -57,6 +57,10 @@ mutation failRunQueueItem(
 }
 """
 
+STOP_RUN = """
+mutation StopRun($id: ID!) { stopRun(input: { id: $id }) { success } }
+"""
+
 UPSERT_RUN = """
 mutation UpsertBucket(
   $name: String, $project: String, $entity: String, $jobType: String, $displayName: String

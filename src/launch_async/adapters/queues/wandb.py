@@ -4,6 +4,7 @@ One object for the three ports, since they share one registration. Works against
 self-managed W&B and our control plane.
 """
 
+import base64
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -207,6 +208,13 @@ class WandbQueueService:
             found.update(await self._look_up(runs[start : start + RUNS_PER_REQUEST]))
         return found
 
+    async def ask_to_stop(self, run: RunRef) -> None:
+        """As the web page's stop does. Of a run that has not begun W&B's service knows nothing."""
+        try:
+            await self._transport.execute(operations.STOP_RUN, {"id": _storage_id(run)})
+        except RequestRefused as error:
+            log.warning("run cannot be asked to stop", run=str(run), reason=str(error))
+
     async def _look_up(self, runs: Sequence[RunRef]) -> Mapping[RunRef, RunView]:
         variables: dict[str, str] = {}
         for index, run in enumerate(runs):
@@ -289,6 +297,11 @@ def _popped(queue: QueueRef, name: str, answer: Parts) -> Popped:
         lease=lease,
         sent=Secret(msgspec.json.encode(data).decode()) if lease is None else None,
     )
+
+
+def _storage_id(run: RunRef) -> str:
+    """As W&B's scheduler makes it from a run's names (wire-contract.md §1.1)."""
+    return base64.b64encode(f"Run:v1:{run.run_id}:{run.project}:{run.entity}".encode()).decode()
 
 
 def _lease_of(item: Item | RejectedItem) -> dict[str, str]:
