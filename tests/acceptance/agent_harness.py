@@ -16,6 +16,11 @@ ITEM = """query Item($entity: String!, $queue: String!, $item: ID!) {
     runQueueItem(id: $item) { state associatedRunId message stage filePaths agentName }
   } }
 }"""
+ITEMS = """query Items($entity: String!, $queue: String!) {
+  project(name: "model-registry", entityName: $entity) { runQueue(name: $queue) {
+    runQueueItems(first: 1000) { edges { node { id } } }
+  } }
+}"""
 RUN = """query Run($entity: String!, $project: String!, $run: String!) {
   project(name: $project, entityName: $entity) { run(name: $run) {
     state config summaryMetrics historyLineCount logLineCount stopped
@@ -69,6 +74,12 @@ class Fleet:
     def item(self, queue: str, item: str) -> dict[str, Any]:
         answer = self.control_plane.ask(ITEM, entity=self.entity, queue=queue, item=item)
         return answer["project"]["runQueue"]["runQueueItem"]
+
+    def items(self, queue: str) -> list[str]:
+        """All items of a queue, by id."""
+        answer = self.control_plane.ask(ITEMS, entity=self.entity, queue=queue)
+        edges = answer["project"]["runQueue"]["runQueueItems"]["edges"]
+        return [edge["node"]["id"] for edge in edges]
 
     def wait_for_item(
         self, queue: str, item: str, states: set[str], *, within_seconds: float = 90

@@ -10,6 +10,7 @@ import yaml
 
 import launch_async
 from launch_async.cli.main import SUBCOMMANDS, main
+from launch_async.config.images import BuilderSection, DockerSection, RegistryLoginConfig
 from launch_async.config.model import (
     AgentSection,
     LaunchConfig,
@@ -18,6 +19,7 @@ from launch_async.config.model import (
     RetentionConfig,
     TargetConfig,
 )
+from launch_async.domain.git import GitSettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 SECTIONS = {
@@ -27,6 +29,10 @@ SECTIONS = {
     "One target": TargetConfig,
     "orphans": OrphansConfig,
     "retention": RetentionConfig,
+    "builder": BuilderSection,
+    "One registry": RegistryLoginConfig,
+    "git": GitSettings,
+    "docker": DockerSection,
 }
 
 _CODE = re.compile(r"`([^`]*)`")

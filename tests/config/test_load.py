@@ -138,7 +138,7 @@ def test_the_example_is_a_valid_file():
         ("a: &x [*x]", "nested too deeply, or a part of itself"),
         ("agent: {poll: 1.0e-9}", "agent.poll: Expected `float` >= 0.05"),
         ("agent: {heartbeat: 0}", "agent.heartbeat: Expected `float` >= 0.05"),
-        ("agent: {heartbeat: .inf}", "agent.heartbeat: Expected `float` <= 3600.0"),
+        ("agent: {heartbeat: .inf}", "agent.heartbeat: Expected `float` <= 30.0"),
         ("stopped_run_timeout: 31536001", "stopped_run_timeout: Expected `int` <= 31536000"),
     ],
 )

@@ -89,8 +89,9 @@ def test_a_file_that_is_named_and_missing_is_an_error(tmp_path: Path):
 
 
 def test_settings_without_effect_are_known():
-    config = LaunchConfig(builder={"type": "docker"})
-    assert config.unused() == ("builder",)
+    config = LaunchConfig(builder={"type": "kaniko"}, environment={"type": "aws"})
+    assert config.unused() == ("environment", "builder.type: kaniko")
+    assert not LaunchConfig(builder={"type": "docker"}, registry={"uri": "h/r"}).unused()
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon", "3601"])

@@ -7,16 +7,11 @@ from launch_async.ports.build import Builder, BuildOrder
 from launch_async.ports.runner import Work
 
 
-def bare(builder: Builder) -> Builder:
-    """The builder itself, without its place in the line."""
-    return builder.builder if isinstance(builder, Slotted) else builder
-
-
 class Slotted:
     """A `Builder` whose builds take one of the agent's build slots each."""
 
     def __init__(self, builder: Builder, slots: anyio.CapacityLimiter) -> None:
-        self.builder = builder
+        self._builder = builder
         self._slots = slots
 
     async def build(self, order: BuildOrder) -> Work:
@@ -24,8 +19,8 @@ class Slotted:
         order.progress.say("waiting for a build slot")
         async with self._slots:
             order.progress.say("building")
-            return await self.builder.build(order)
+            return await self._builder.build(order)
 
     async def discard(self, item: Item) -> None:
         """As `Builder.discard`."""
-        await self.builder.discard(item)
+        await self._builder.discard(item)

@@ -16,23 +16,21 @@ from launch_async.adapters.queues.claims import WandbClaims
 from launch_async.adapters.queues.requeues import WandbRequeues
 from launch_async.adapters.queues.resource_configs import WandbQueueConfigs
 from launch_async.adapters.queues.wandb import OWN_VERSION, WandbQueueService, default_entity
+from launch_async.adapters.sources.git import GitCode
 from launch_async.adapters.sources.wandb import WandbJobStore
 from launch_async.agent.agent import Agent
 from launch_async.agent.retention import Retention
-from launch_async.agent.slots import bare
 from launch_async.agent.table import Table
 from launch_async.agent.timeouts import timeouts_of
 from launch_async.agent.tools import Tools
 from launch_async.agent.warnings import Warnings
-from launch_async.compose.backends import open_targets
+from launch_async.compose.backends import keep_of, open_targets
 from launch_async.config.login import Login
 from launch_async.config.model import LaunchConfig
 from launch_async.config.sources import NO_QUEUE, http_timeout_seconds
 from launch_async.domain.errors import ConfigError, Unavailable
 from launch_async.domain.ids import QueueRef
 from launch_async.kit.files import write_atomically
-from launch_async.kit.keep import Keep
-from launch_async.ports.retention import Prunable
 from launch_async.wire.lanes import OPEN_SECONDS, Lanes
 from launch_async.wire.network import ca_file_of
 from launch_async.wire.operations import LAUNCH_PROJECT
@@ -83,28 +81,16 @@ async def open_agent(
             agent_config={**_shown(config), "entity": entity, "identity": identity},
             version=environ.get("WANDB_AGENT_VERSION") or OWN_VERSION,
         )
-        jobs = WandbJobStore(transport)
+        jobs = WandbJobStore(transport, GitCode(config.agent.git, environ=environ))
         limits = config.agent.retention
         slots = anyio.CapacityLimiter(config.agent.builds)
-        targets = await stack.enter_async_context(
-            open_targets(
-                state_dir,
-                jobs,
-                keep=_keep(limits.environments_days, limits.environments_mb),
-                slots=slots,
-            )
+        backends = await stack.enter_async_context(
+            open_targets(config, jobs, environ=environ, ca_file=ca_file_of(environ), slots=slots)
         )
         table = Table(journal)
-        bundles = BundleFolder(state_dir, _keep(limits.bundles_days, limits.bundles_mb))
+        bundles = BundleFolder(state_dir, keep_of(limits.bundles_days, limits.bundles_mb))
         warnings = Warnings(service, agent_key=login.api_key, retry_seconds=RETRY_SECONDS)
-        builders = {name: bare(target.builder) for name, target in targets.items()}
-        retention = Retention(
-            {
-                "bundles": bundles,
-                **{name: one for name, one in builders.items() if isinstance(one, Prunable)},
-            },
-            open_runs=table.run_ids,
-        )
+        retention = Retention({"bundles": bundles, **backends.stores}, open_runs=table.run_ids)
         tools = Tools(
             table=table,
             queue=service,
@@ -112,7 +98,7 @@ async def open_agent(
             runs=service,
             claims=WandbClaims(transport),
             jobs=jobs,
-            targets=targets,
+            targets=backends.targets,
             builds=slots,
             identity=identity,
             base_url=login.base_url,
@@ -131,7 +117,11 @@ async def open_agent(
             bundles=bundles,
             pauses=PauseFile(state_dir),
             warnings=warnings,
-            services={"warnings": warnings.serve, "retention": retention.serve},
+            services={
+                "warnings": warnings.serve,
+                "retention": retention.serve,
+                **backends.services,
+            },
             orphan_grace_seconds=config.agent.orphans.grace,
             end_orphans=config.agent.orphans.action == "end",
         )
@@ -141,10 +131,6 @@ async def open_agent(
             entity=entity,
             read_config=read_config,
         )
-
-
-def _keep(days: float, megabytes: int) -> Keep:
-    return Keep(max_age_seconds=days * 86400, max_bytes=megabytes * 10**6)
 
 
 async def _own_entity(transport: Transport, path: Path) -> str:

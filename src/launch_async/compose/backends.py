@@ -1,34 +1,153 @@
 """The targets that an agent serves: who prepares and who runs what a resource type names."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio
+import anyio.to_thread
 
 from launch_async.adapters.builders.environments import EnvironmentBuilder
-from launch_async.adapters.builders.images import ReadyImages
+from launch_async.adapters.registries.chain import LoginChain
+from launch_async.adapters.registries.client import OciRegistry
+from launch_async.adapters.registries.docker_config import DockerConfigLogins
+from launch_async.adapters.registries.http import registry_session
+from launch_async.adapters.registries.static import StaticLogin, StaticLogins
+from launch_async.adapters.runners.docker.policy import DockerPolicy, VolumeRule
 from launch_async.adapters.runners.docker.runner import DockerRunner
 from launch_async.adapters.runners.process.runner import ProcessRunner
+from launch_async.adapters.sources.cache import CodeCache
 from launch_async.agent.slots import Slotted
 from launch_async.agent.tools import Target
+from launch_async.compose.images import image_maker
 from launch_async.compose.plugins import plugin_targets
+from launch_async.config.images import DockerSection, RegistryLoginConfig
+from launch_async.config.model import LaunchConfig
+from launch_async.domain.errors import ConfigError
 from launch_async.kit.keep import Keep
+from launch_async.ports.images import RegistryLogins
 from launch_async.ports.jobs import JobStore
+from launch_async.ports.retention import Prunable
+from launch_async.wire.docker import DockerConnection
+from launch_async.wire.docker_config import remove_left_folders
+
+MEGABYTE = 10**6
+
+
+class Backends(NamedTuple):
+    """What the agent's targets consist of."""
+
+    targets: Mapping[str, Target]
+    """By resource type, in W&B's words."""
+    services: Mapping[str, Callable[[], Awaitable[None]]]
+    """Background work by name, each until cancelled."""
+    stores: Mapping[str, Prunable]
+    """What grows with time, by name."""
 
 
 @asynccontextmanager
 async def open_targets(
-    state_dir: Path, jobs: JobStore, *, keep: Keep, slots: anyio.CapacityLimiter
-) -> AsyncGenerator[Mapping[str, Target], None]:
-    """Targets by resource type, in W&B's words; what they hold open is closed at the end."""
+    config: LaunchConfig,
+    jobs: JobStore,
+    *,
+    environ: Mapping[str, str],
+    ca_file: Path | None,
+    slots: anyio.CapacityLimiter,
+) -> AsyncGenerator[Backends, None]:
+    """The targets of this configuration; what they hold open is closed at the end.
+
+    Raises:
+        ConfigError: a setting of builders, registries or Docker is wrong.
+        AgentUnfit: `ca_file` is not a bundle of certificates.
+    """
+    state_dir, limits, building = config.state_dir, config.agent.retention, config.building()
     async with AsyncExitStack() as stack:
-        docker, process = DockerRunner(), ProcessRunner(state_dir)
+        session = await stack.enter_async_context(registry_session(ca_file))
+        await anyio.to_thread.run_sync(remove_left_folders, state_dir / "logins")
+        logins = logins_of(config.agent.registries, environ)
+        insecure = [one.host for one in config.agent.registries if one.insecure]
+        registry = OciRegistry(session, logins, insecure_hosts=insecure)
+        connection = DockerConnection(name="docker builds")
+        stack.push_async_callback(connection.close)
+        docker_limits = config.agent.docker
+        docker = DockerRunner(
+            policy=policy_of(docker_limits, environ),
+            logins=logins,
+            min_free_bytes=docker_limits.min_free_mb * MEGABYTE,
+            shelf=(
+                state_dir / "images",
+                keep_of(docker_limits.images_days, docker_limits.images_mb),
+            ),
+        )
+        process = ProcessRunner(state_dir)
         stack.push_async_callback(docker.close)
         stack.push_async_callback(process.close)
-        builder = EnvironmentBuilder(state_dir, jobs, keep=keep)
+        code = CodeCache(state_dir, jobs, keep=keep_of(limits.code_days, limits.code_mb))
+        environments = EnvironmentBuilder(
+            state_dir, jobs, keep=keep_of(limits.environments_days, limits.environments_mb)
+        )
+        images = image_maker(
+            building,
+            code=code,
+            connection=connection,
+            logins=logins,
+            registry=registry,
+            state_dir=state_dir,
+            slots=slots,
+            keep=keep_of(limits.build_logs_days, limits.build_logs_mb),
+        )
         ours = {
-            "local-process": Target(runner=process, builder=Slotted(builder, slots)),
-            "local-container": Target(runner=docker, builder=ReadyImages()),
+            "local-process": Target(runner=process, builder=Slotted(environments, slots)),
+            "local-container": Target(runner=docker, builder=images),
         }
-        yield {**plugin_targets(state_dir, jobs, slots=slots, taken=ours), **ours}
+        plugins = plugin_targets(state_dir, jobs, slots=slots, taken=ours)
+        yield Backends(
+            targets={**plugins, **ours},
+            services={"code": code.serve, "image builds": images.serve},
+            stores={
+                "environments": environments,
+                "code": code,
+                "build logs": images,
+                "images": docker,
+            },
+        )
+
+
+def logins_of(
+    registries: tuple[RegistryLoginConfig, ...], environ: Mapping[str, str]
+) -> RegistryLogins:
+    """The agent's own logins first, then those of its user's Docker."""
+    own = [
+        StaticLogin(
+            host=one.host,
+            username=one.username,
+            password_env=one.password_env,
+            password_file=one.password_file,
+        )
+        for one in registries
+        if one.username
+    ]
+    return LoginChain([StaticLogins(own, environ), DockerConfigLogins(environ)])
+
+
+def policy_of(section: DockerSection, environ: Mapping[str, str]) -> DockerPolicy:
+    """`agent.docker` as the runner wants it. Raises ConfigError for a folder that is none."""
+    try:
+        volumes = tuple(VolumeRule.parse(rule) for rule in section.volumes)
+    except ValueError as error:
+        msg = f"agent.docker.volumes: {error}"
+        raise ConfigError(msg) from error
+    return DockerPolicy(
+        allow=frozenset(section.allow),
+        volumes=volumes,
+        networks=frozenset(section.networks),
+        env=section.env,
+        environ=environ,
+        pull=section.pull,
+    )
+
+
+def keep_of(days: float, megabytes: int) -> Keep:
+    """Limits of age and size, as settings say them."""
+    return Keep(max_age_seconds=days * 86400, max_bytes=megabytes * MEGABYTE)

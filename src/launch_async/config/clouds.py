@@ -1,6 +1,6 @@
 """Traps in `environment`, `registry` and `builder`: W&B's words for clouds and images.
 
-None of the three has an effect yet; what is wrong in them for W&B's agent is said all the same.
+What is wrong in them for W&B's agent is said too, as configurations are shared while one migrates.
 [source: launch-features.md §1.4, §5]
 """
 
@@ -13,7 +13,7 @@ from launch_async.config.model import LaunchConfig
 _TYPES = {
     "environment": ("aws", "gcp", "azure", "local"),
     "registry": ("ecr", "acr", "gcr", "local"),
-    "builder": ("docker", "kaniko", "noop"),
+    "builder": ("docker", "buildkit", "kaniko", "noop"),
 }
 _PLATFORMS = ("linux/amd64", "linux/arm64")
 _GAR_PARTS = 4
@@ -27,7 +27,8 @@ def cloud_traps(config: LaunchConfig) -> Iterator[tuple[str, str]]:
         block = getattr(config, section)
         if block is None:
             continue
-        yield section, f"{section} has no effect yet"
+        if section == "environment":
+            yield section, "environment has no effect yet: clouds are reached by their own defaults"
         wanted = section == "builder" and bool(block)
         if (wanted or "type" in block) and block.get("type") not in types:
             yield f"{section}.type", f"{section}.type must be one of {', '.join(types)}"
@@ -55,6 +56,8 @@ def _registry(block: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
 
 
 def _builder(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if block.get("type") == "kaniko":
+        yield "builder.type", "kaniko has no effect yet: Docker queues build on their engine"
     if block.get("type") == "kaniko" and not block.get("build-context-store"):
         yield "builder", "kaniko needs builder.build-context-store (or a volume for contexts)"
     store = block.get("build-context-store")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from launch_async.domain.errors import ConfigError
+from launch_async.domain.image import ImageRef
 
 T = TypeVar("T")
 
@@ -116,6 +117,26 @@ def builder_section(block: dict[str, Any] | None) -> BuilderSection:
 def registry_section(block: dict[str, Any] | None) -> RegistrySection:
     """As `builder_section`."""
     return _checked(block, RegistrySection, "registry")
+
+
+def repository_of(destination: str) -> str:
+    """A repository as W&B's agent takes it: `https://` before it is left out.
+
+    Raises:
+        ConfigError: it is none, or has a tag.
+    """
+    name = destination.removeprefix("https://").rstrip("/")
+    try:
+        found = ImageRef.parse(f"{name}:tag")
+    except ValueError:
+        found = None
+    if found is None:
+        msg = (
+            f"builder.destination: {destination!r} is no repository; write"
+            " HOST[:PORT]/NAME, in lower case and without a tag"
+        )
+        raise ConfigError(msg)
+    return found.name
 
 
 def _checked(block: dict[str, Any] | None, kind: type[T], name: str) -> T:

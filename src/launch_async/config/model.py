@@ -10,7 +10,16 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from launch_async.config.images import (
+    BuilderSection,
+    DockerSection,
+    RegistryLoginConfig,
+    builder_section,
+    registry_section,
+    repository_of,
+)
 from launch_async.config.paths import home_path
+from launch_async.domain.git import GitSettings
 
 Limit = Annotated[int, msgspec.Meta(ge=-1)]
 """A number of items; -1 means no limit of its own."""
@@ -21,7 +30,7 @@ MAX_SECONDS = 31_536_000
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_SECONDS)]
 
 Wait = Annotated[float, msgspec.Meta(ge=0.05, le=3600)]
-"""Seconds between two things that are done again and again."""
+"""Seconds between two looks into a queue."""
 
 MAX_QUEUE_NAME = 64
 QueueName = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_QUEUE_NAME)]
@@ -77,6 +86,14 @@ class RetentionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Days that a job environment is kept after its last use."""
     environments_mb: Annotated[int, msgspec.Meta(ge=0)] = 5000
     """Megabytes of job environments; the longest unused go first."""
+    code_days: Annotated[float, msgspec.Meta(ge=0, le=36500)] = 14.0
+    """Days that a job's code is kept after its last use."""
+    code_mb: Annotated[int, msgspec.Meta(ge=0)] = 20_000
+    """Megabytes of jobs' code; the longest unused goes first."""
+    build_logs_days: Annotated[float, msgspec.Meta(ge=0, le=36500)] = 14.0
+    """Days that the logs of image builds are kept; those of failed items are in their files too."""
+    build_logs_mb: Annotated[int, msgspec.Meta(ge=0)] = 500
+    """Megabytes of such logs; the oldest go first."""
 
 
 class AgentSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -102,8 +119,9 @@ class AgentSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     poll_max: Wait = 5.0
     """Longest pause in seconds between two looks into an idle queue, to which the pauses grow. Half
     of what W&B's agent waits: one request looks into up to 50 queues."""
-    heartbeat: Wait = 10.0
-    """Seconds between two reports of the agent's status and between two looks for stop requests."""
+    heartbeat: Annotated[float, msgspec.Meta(ge=0.05, le=30)] = 10.0
+    """Seconds between two reports of the agent's status and between two looks for stop requests. An
+    agent that was not heard for 60 s is not ready, and lost for our control plane after 120 s."""
     builds: Annotated[int, msgspec.Meta(ge=1)] = 2
     """Environments or images prepared at once; further items wait with their slot."""
     waiting: Annotated[int, msgspec.Meta(ge=1)] = 8
@@ -124,6 +142,12 @@ class AgentSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """What to do with runs of this agent that no item is about."""
     retention: RetentionConfig = RetentionConfig()
     """How much of the past the state folder keeps."""
+    registries: tuple[RegistryLoginConfig, ...] = ()
+    """Logins of image registries, beside those that the user's Docker and the clouds give."""
+    git: GitSettings = GitSettings()
+    """How the code of git jobs is fetched."""
+    docker: DockerSection = DockerSection()
+    """What Docker jobs may do on this machine, and which images stay on it."""
     require_run_key: bool = False
     """Fail items that bring no key of their own. Else their runs get the agent's key, as W&B's
     agent does it: W&B's own service may send none."""
@@ -176,12 +200,21 @@ class LaunchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def unused(self) -> tuple[str, ...]:
         """Settings of W&B's agent that are given but do nothing here yet."""
-        given = {
-            "environment": bool(self.environment),
-            "registry": bool(self.registry),
-            "builder": bool(self.builder),
-        }
+        kaniko = (self.builder or {}).get("type") == "kaniko"
+        given = {"environment": bool(self.environment), "builder.type: kaniko": kaniko}
         return tuple(name for name, is_given in given.items() if is_given)
+
+    def building(self) -> BuilderSection:
+        """`builder`, checked, with the repository that `registry` names if it names none.
+
+        Raises:
+            ConfigError: a key of either is not what it should be.
+        """
+        builder, registry = builder_section(self.builder), registry_section(self.registry)
+        destination = builder.destination or registry.uri
+        if destination is None:
+            return builder
+        return msgspec.structs.replace(builder, destination=repository_of(destination))
 
     @property
     def state_dir(self) -> Path:
@@ -202,10 +235,9 @@ TOLERANT_SECTIONS: dict[str, frozenset[str]] = {
         }
     ),
     "builder": frozenset(
-        {
-            "type", "destination", "platform", "build-context-store", "build-job-name",
-            "secret-name", "secret-key", "kaniko-image", "kaniko-config",
-        }
+        {"build-context-store", "build-job-name", "secret-name", "secret-key"}
+        | {"kaniko-image", "kaniko-config"}
+        | {field.encode_name for field in msgspec.structs.fields(BuilderSection)}
     ),
 }  # fmt: skip
 """Sections in which an unknown key is a warning, with the keys that W&B's agent knows."""

@@ -16,6 +16,7 @@ RESOURCES = ("local-process", "local-container")
 _LATER = ("kubernetes", "sagemaker", "gcp-vertex")
 _SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH")
 _SHORT_POLL_SECONDS = 1.0
+_FOR_EVER = "a run that never starts holds its slot for ever"
 _NO_EFFECT_VARIABLES = (
     "WANDB_RELEASE_NAME",
     "WANDB_LAUNCH_SERVICE_ACCOUNT_NAME",
@@ -86,6 +87,8 @@ def _queues(settled: Settled) -> Iterator[Trap]:
                 f"max_jobs of {queue.name} is {queue.max_jobs}, but the agent's is "
                 f"{config.max_jobs}: the smaller one counts",
             )
+        if queue.start_timeout == 0:
+            yield Trap(where, f"start_timeout of {queue.name} is off: {_FOR_EVER}")
         if queue.paused:
             yield Trap(where, f"{queue.name} starts paused: it takes nothing until it is resumed")
     lost = [queue.name for queue in settled.loaded.config.queues if isinstance(queue, QueueConfig)]
@@ -126,7 +129,7 @@ def _waits(settled: Settled) -> Iterator[Trap]:
         text = f"agent.builds is {agent.builds}, but only {agent.waiting} items may wait at once"
         yield Trap(settled.origin("agent.waiting", "agent.builds"), text)
     if agent.start_timeout == 0:
-        text = "agent.start_timeout is off: a run that never starts holds its slot for ever"
+        text = f"agent.start_timeout is off: {_FOR_EVER}"
         yield Trap(settled.origin("agent.start_timeout"), text)
 
 

@@ -202,6 +202,8 @@ def _failure(url: URL, error: Exception) -> Unavailable:
         case aiohttp.ClientConnectorCertificateError():
             text = f"{name} cannot be trusted ({error.certificate_error});"
             return Unavailable(f"{text} name its CA with {CA_VARIABLES[0]}")
+        case aiohttp.ClientHttpProxyError():
+            return Unavailable(f"{name} cannot be reached: the proxy answered {error.status}")
         case aiohttp.ClientConnectionError():
             why = getattr(error, "strerror", None) or type(error).__name__
             return NotSpoken(f"{name} cannot be reached ({why})")
