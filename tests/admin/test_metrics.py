@@ -1,7 +1,9 @@
 """Metrics that do not grow, however many items there are and however often they are scraped."""
 
 import socket
+import threading
 
+import aiohttp
 import anyio
 import msgspec
 import pytest
@@ -124,6 +126,34 @@ async def test_a_storm_of_scrapes_renders_once_a_second(monkeypatch: pytest.Monk
             group.start_soon(get, session, "/metrics")
     assert first[0] == 200
     assert len(agent.calls) == renderings
+
+
+async def test_a_rendering_that_takes_long_keeps_nobody_else_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    released = threading.Event()
+
+    def slowly(_: object) -> bytes:
+        assert released.wait(20)
+        return b"# done\n"
+
+    monkeypatch.setattr(scrapes, "choose_encoder", lambda _: (slowly, "text/plain"))
+    agent = OperatedAgent()
+    answers: list[tuple[int, str]] = []
+
+    async def scrape(session: aiohttp.ClientSession) -> None:
+        answers.append(await get(session, "/metrics"))
+
+    async with endpoint(agent) as session, anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(scrape, session)
+        with anyio.fail_after(20):
+            while not agent.calls:
+                await anyio.sleep(0.005)
+        assert (await get(session, "/livez"))[0] == 200
+        released.set()
+    assert answers == [(200, "# done\n")] * 3
+    assert agent.calls == [("view", "0")], "all of them wait for one rendering"
 
 
 async def test_openmetrics_is_given_to_who_asks():

@@ -51,7 +51,17 @@ async def test_items_are_asked_for_by_queue_and_phase():
     assert agent.calls == [("items", "q", "running"), ("items", "None", "None")]
 
 
-@pytest.mark.parametrize("query", ["limit=x", "limit=-1", "limit=100001", "limit=²"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=x",
+        "limit=-1",
+        "limit=100001",
+        "limit=²",
+        "limit=000000000001001",
+        "limit=" + "9" * 5000,
+    ],
+)
 async def test_a_limit_that_is_no_number_is_refused(query: str):
     async with endpoint(OperatedAgent()) as session:
         assert (await get(session, f"/items?{query}"))[0] == 400

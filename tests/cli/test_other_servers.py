@@ -20,6 +20,7 @@ COMMANDS = [
     ("item", "logs", "i"),
     ("item", "logs", "-f", "i"),
 ]
+PROBE = ("agent", "status", "--check", "livez")
 ABSENT = [(404, b"404: Not Found"), (404, b'{"errors": [{}], "error": "Not Found"}'), (301, b"")]
 
 
@@ -61,12 +62,17 @@ def ask(*words: str) -> Result:
     return done
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, PROBE])
 @pytest.mark.parametrize(("status", "body"), ABSENT)
 def test_another_server_is_no_agent(status: int, body: bytes, command: tuple[str, ...]):
     with answering(status, body) as (address, _):
         done = ask(*command, "--admin", address)
     assert "no launch-async agent of this version" in done.stderr
+
+
+def test_who_answers_everything_with_200_is_no_content_probe():
+    with answering(200, b"") as (address, _):
+        assert "no launch-async agent" in ask(*PROBE, "--admin", address).stderr
 
 
 def test_a_token_is_sent_nowhere_else():

@@ -58,6 +58,35 @@ async def test_a_hangup_reloads_and_the_others_stop():
     assert told == ["reload", "SIGTERM"]
 
 
+async def test_many_hangups_are_two_reloads():
+    begun: list[anyio.Event] = []
+    stopped = anyio.Event()
+
+    async def reload() -> None:
+        begun.append(anyio.Event())
+        await begun[-1].wait()
+
+    with anyio.fail_after(DEADLINE_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(on_signals, lambda _: stopped.set(), reload)
+            for _ in range(5):
+                os.kill(os.getpid(), signal.SIGHUP)
+                await anyio.wait_all_tasks_blocked()
+            os.kill(os.getpid(), signal.SIGTERM)
+            await stopped.wait()
+            assert len(begun) == 1
+            begun[0].set()
+            await anyio.wait_all_tasks_blocked()
+            assert len(begun) == 2
+            begun[1].set()
+            await anyio.wait_all_tasks_blocked()
+            assert len(begun) == 2
+            os.kill(os.getpid(), signal.SIGHUP)
+            while len(begun) < 3:
+                await anyio.sleep(0.005)
+            tasks.cancel_scope.cancel()
+
+
 def test_a_program_whose_terminal_is_closed_ends_as_any_other():
     master, slave = pty.openpty()
     program = subprocess.Popen(

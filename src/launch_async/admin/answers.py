@@ -1,5 +1,6 @@
 """JSON for people and programs, and parameters of a query."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -46,6 +47,6 @@ def whole(request: web.Request, name: str, *, default: int, most: int) -> int:
     text = request.query.get(name)
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit() or int(text[:9]) > most:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > most:
         raise web.HTTPBadRequest(text=f"{name} must be a whole number from 0 to {most}\n")
     return int(text)

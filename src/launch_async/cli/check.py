@@ -76,24 +76,28 @@ def _rows(settled: Settled, config: LaunchConfig) -> Iterator[Row]:
     for name in _SECTIONS:
         given = getattr(config, name) is not None
         yield name, "given" if given else "not set", settled.origin(name)
-    for key, value in _settings(config, ""):
+    blank = dict.fromkeys(_SECTIONS) | {"queues": ()}
+    for key, value in _settings(msgspec.structs.replace(config, **blank), ""):
+        if key in blank:
+            continue
         shown = str(config.state_dir) if key == "agent.state_dir" else _shown(key, value)
         yield key, shown, settled.origin(key)
 
 
-def _settings(section: msgspec.Struct, path: str) -> Iterator[tuple[str, object]]:
+def _settings(value: object, path: str) -> Iterator[tuple[str, object]]:
     """Values by dotted key, those of sections within a section too."""
-    for name in section.__struct_fields__:
-        key, value = path + name, getattr(section, name)
-        if key == "queues" or key in _SECTIONS:
-            continue
-        if isinstance(value, msgspec.Struct):
-            yield from _settings(value, f"{key}.")
-        elif isinstance(value, dict):
-            for inner, part in value.items():
-                yield from _settings(part, f"{key}.{inner}.")
-        else:
-            yield key, value
+    match value:
+        case msgspec.Struct():
+            for name in value.__struct_fields__:
+                yield from _settings(getattr(value, name), f"{path}.{name}".lstrip("."))
+        case dict():
+            for name, part in value.items():
+                yield from _settings(part, f"{path}.{name}")
+        case (msgspec.Struct(), *_):
+            for index, part in enumerate(value):
+                yield from _settings(part, f"{path}[{index}]")
+        case _:
+            yield path, value
 
 
 def _queue_rows(settled: Settled, queue: QueueConfig) -> Iterator[Row]:

@@ -87,7 +87,8 @@ def find_agent(
     Raises:
         ConfigError: one of them is wrong.
     """
-    section = AgentSection() if admin and token_file else _section(path)
+    has_token = token_file is not None or AGENT_VARIABLE in os.environ
+    section = AgentSection() if admin and has_token else _section(path)
     address = admin or section.admin
     if not address:
         msg = "the configuration switches the admin endpoint off (`agent.admin` is empty)"

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import IO, Any
 
 import anyio
 from rich.console import Console
@@ -16,6 +16,11 @@ from launch_async.sdk.follow import Progress
 
 MAX_METRICS = 6
 REFRESH_PER_SECOND = 8
+
+
+def plain_console(file: IO[str] | None = None) -> Console:
+    """A console that shows names and messages as they are: they are not ours."""
+    return Console(file=file, highlight=False, markup=False, emoji=False)
 
 
 async def show(progress: AsyncGenerator[Progress, None], console: Console) -> Progress:
@@ -32,15 +37,15 @@ def summary(end: Progress, *, url: str, console: Console, seconds: float) -> boo
     """Print the result; whether it is a good one."""
     good = end.item.state in CLEAN_STATES
     mark = Text("finished", style="bold green") if good else Text(end.word, style="bold red")
-    console.print(mark, f"after {seconds:.1f} s", highlight=False)
+    console.print(mark, f"after {seconds:.1f} s")
     if end.item.message:
-        console.print(end.item.message, style="red", markup=False, highlight=False)
+        console.print(end.item.message, style="red")
     if end.run is not None:
-        console.print(f"  run      {end.run.name} ({end.run.state})", highlight=False)
-        console.print(f"  config   {_pairs(end.run.config)}", highlight=False, markup=False)
-        console.print(f"  summary  {_metrics(end.run)}", highlight=False, markup=False)
-        console.print(f"  logged   {end.run.steps} steps", highlight=False)
-        console.print(f"  address  {url}", highlight=False, soft_wrap=True)
+        console.print(f"  run      {end.run.name} ({end.run.state})")
+        console.print(f"  config   {_pairs(end.run.config)}")
+        console.print(f"  summary  {_metrics(end.run)}")
+        console.print(f"  logged   {end.run.steps} steps")
+        console.print(f"  address  {url}", soft_wrap=True)
     return good
 
 
@@ -62,9 +67,7 @@ class _Display:
         word = progress.word
         if word not in self._times:
             self._times[word] = anyio.current_time()
-            self._console.print(
-                f"{anyio.current_time() - self._began:6.1f} s  {word}", highlight=False
-            )
+            self._console.print(f"{anyio.current_time() - self._began:6.1f} s  {word}")
         self.last = progress
         if self._console.is_terminal:
             self.live.update(self._table(progress))

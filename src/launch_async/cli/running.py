@@ -19,7 +19,7 @@ from launch_async.config.admin import find_agent_token
 from launch_async.config.login import find_login
 from launch_async.config.model import LaunchConfig
 from launch_async.config.paths import home_dir
-from launch_async.domain.errors import ConfigError, cannot_listen
+from launch_async.domain.errors import LaunchError, cannot_listen
 from launch_async.domain.secret import Secret
 from launch_async.kit.heap import settle_heap
 
@@ -52,7 +52,7 @@ async def _run(config: LaunchConfig, read_config: Callable[[], LaunchConfig]) ->
         try:
             for agent in opened:
                 await agent.reload()
-        except ConfigError as error:
+        except LaunchError as error:
             log.error("configuration not reloaded", reason=str(error))
 
     async with anyio.create_task_group() as tasks:

@@ -7,14 +7,16 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import anyio
-import structlog
+from anyio.abc import TaskGroup
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger()
+MAX_RELOADS = 2
+
+Reload = Callable[[], Coroutine[Any, Any, None]]
 
 
 async def on_signals(
     stop: Callable[[str], None],
-    reload: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    reload: Reload | None = None,
     *,
     task_status: anyio.abc.TaskStatus[None],
 ) -> None:
@@ -27,15 +29,38 @@ async def on_signals(
     with anyio.open_signal_receiver(*handled) as received:
         task_status.started()
         # A reload may wait for the service; the signals after it must not wait for the reload.
-        async with anyio.create_task_group() as reloads:
+        async with anyio.create_task_group() as tasks:
+            reloads = _Reloads(reload, tasks) if reload else None
             async for number in received:
-                if number != signal.SIGHUP or reload is None:
+                if number != signal.SIGHUP or reloads is None:
                     stop(signal.Signals(number).name)
                 elif on_terminal and not _is_terminal():
                     signal.signal(signal.SIGHUP, signal.SIG_DFL)
                     os.kill(os.getpid(), signal.SIGHUP)
                 else:
-                    reloads.start_soon(reload, name="reload")
+                    reloads.ask()
+
+
+class _Reloads:
+    """One at a time, and one more that waits: it sees what all later signals mean as well."""
+
+    def __init__(self, reload: Reload, tasks: TaskGroup) -> None:
+        self._reload = reload
+        self._tasks = tasks
+        self._turn = anyio.Lock()
+        self._asked = 0
+
+    def ask(self) -> None:
+        if self._asked < MAX_RELOADS:
+            self._asked += 1
+            self._tasks.start_soon(self._run, name="reload")
+
+    async def _run(self) -> None:
+        try:
+            async with self._turn:
+                await self._reload()
+        finally:
+            self._asked -= 1
 
 
 def _is_terminal() -> bool:

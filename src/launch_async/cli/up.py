@@ -24,7 +24,7 @@ from launch_async.cli.output import (
     run_async,
     set_up_logs,
 )
-from launch_async.cli.progress import show, summary
+from launch_async.cli.progress import plain_console, show, summary
 from launch_async.cli.running import run_with_admin
 from launch_async.cli.signals import on_signals
 from launch_async.compose.up import DOCKER_QUEUE, PROCESS_QUEUE, Embedded, embedded
@@ -112,7 +112,7 @@ def up(
 async def _run(
     running: Embedded, trial: Trial | None, *, admin: str, keep: bool, entry_point: list[str]
 ) -> int:
-    console = Console(highlight=False)
+    console = plain_console()
     code = EXIT_INTERRUPTED if trial else 0
     settle_heap()
     if trial is None or keep:

@@ -69,7 +69,11 @@ class AgentClient:
     async def check(self, probe: str) -> tuple[bool, str]:
         """Whether `livez` or `readyz` is content, and its checks in words."""
         async with self._requested("GET", f"/{probe}?verbose") as response:
-            return response.status == 200, await response.text()
+            text = await response.text(errors="replace")
+            content = response.status == 200 and text.startswith("ok\n")
+            if not content and response.status != 503:
+                _raise(self._url, response.status, text.encode())
+            return content, text
 
     async def drain(self, *, timeout_seconds: float | None = None) -> None:
         """Let it take nothing new, and end with its items, or after the timeout."""
