@@ -141,7 +141,7 @@ async def test_a_broken_file_is_said_and_not_shown(logged, content):
 
 KEEPS = f"""
 read host
-echo "$1 $host" >> "$FOLDER/asked"
+echo "$* $host" >> "$FOLDER/asked"
 echo '{{"ServerURL": "x", "Username": "agent", "Secret": "{PLANTED}"}}'
 """
 

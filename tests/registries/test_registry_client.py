@@ -239,6 +239,19 @@ async def test_plain_http_is_not_spoken_with_others_than_loopback(ca_file):
         assert await registry.find(image) == DIGEST
 
 
+async def test_other_hosts_are_reached_through_the_proxy(session, monkeypatch):
+    async with scripted() as proxy:
+        proxy.on("CONNECT", "far.example.com:443", answering(407))
+        monkeypatch.setenv("HTTPS_PROXY", f"http://agent:{PLANTED}@{proxy.host}")
+        image = ImageRef.parse(f"far.example.com/{REPOSITORY}:v1")
+        with pytest.raises(Unavailable, match="the proxy answered") as caught:
+            await OciRegistry(session, Logins()).find(image)
+        assert [request.method for request in proxy.requests] == ["CONNECT"]
+    said = everything_said(caught.value)
+    assert PLANTED not in said
+    assert BASIC.partition(" ")[2] not in said
+
+
 async def test_docker_hub_is_asked_where_it_is(ca_file, tls):
     async with (
         scripted(tls) as hub,
