@@ -11,6 +11,7 @@ from launch_async.domain.lease import LEASE
 from launch_async.server.agents import Poll
 from launch_async.server.claims import pop_item
 from launch_async.server.context import utc_now
+from launch_async.server.leases import has_room
 from launch_async.server.queues import QueueRow, change_queue, find_queue_by_id
 
 pytestmark = pytest.mark.anyio
@@ -157,3 +158,15 @@ async def test_a_lease_that_lapses_later_still_counts(launch: Launch, server: Se
             assert queue is not None
             item = await pop_item(connection, poll_of(queue), digest=None, now=utc_now() + moment)
         assert (item is not None) is room
+
+
+@pytest.mark.postgres
+async def test_a_pop_from_a_limited_queue_keeps_no_push_waiting(
+    launch: Launch, server: Server
+) -> None:
+    await launch.queue()
+    await launch.change(limit=1)
+    async with server.services.store.write() as connection:
+        assert await has_room(connection, 1, now=server.request().now())
+        with anyio.fail_after(5):
+            assert await launch.push()

@@ -108,7 +108,9 @@ async def has_room(connection: AsyncConnection, queue_id: int, *, now: datetime)
     exceeding it.
     """
     limit = await connection.scalar(
-        select(run_queues.c.concurrency_limit).where(run_queues.c.id == queue_id).with_for_update()
+        select(run_queues.c.concurrency_limit)
+        .where(run_queues.c.id == queue_id)
+        .with_for_update(key_share=True)  # pushes, which refer to it, go on
     )
     if limit is None:
         return True
