@@ -95,3 +95,13 @@ async def test_a_log_is_read_and_followed_by_the_items_id():
         assert await anext(pieces) == b"first\n"
         await world.finish("runq1")
         assert [piece async for piece in pieces] == [b"last line\n"]
+
+
+async def test_a_queue_that_does_not_answer_shows_why_until_it_does():
+    world = World()
+    world.service.sick_queues.add("q")
+    async with running(world.agent(limits={"q": -1, "b": -1})) as agent:
+        faults = {"q": "q is sick", "b": ""}
+        await until(lambda: {queue.name: queue.fault for queue in agent.view().queues} == faults)
+        world.service.sick_queues.clear()
+        await until(lambda: not any(queue.fault for queue in agent.view().queues))

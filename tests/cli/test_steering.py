@@ -82,6 +82,13 @@ def test_the_status_shows_the_agent_its_limits_its_queues_and_its_items(served: 
     [
         ({"state": "stopping"}, "stopping  waits for its items"),
         ({"state": "stopping", "lets_go_in_seconds": 65.0}, "stopping  lets go in 1m05s"),
+        ({"seconds_since_beat": None}, "not heard yet"),
+        ({"seconds_since_beat": 2.0}, "heard 2.0s ago"),
+        ({"queues": (a_queue(interval_seconds=4.0),)}, "polled every 4.0s"),
+        ({"queues": (a_queue(fault="refused", interval_seconds=4.0),)}, "not answering: refused"),
+        ({"queues": (a_queue(fault="refused", missing=("full",)),)}, "not answering: refused"),
+        ({"queues": (a_queue(seconds_since_poll=46.0),)}, "last answer 46 s ago"),
+        ({"queues": (a_queue(seconds_since_poll=None),)}, "no answer yet"),
         ({"queues": (a_queue(paused=True),)}, "paused by its setting"),
         ({"queues": (a_queue(paused=True, paused_by_hand=True),)}, "paused by hand"),
     ],
@@ -155,6 +162,12 @@ def test_of_an_item_that_is_not_open_the_queues_say_why_it_may_wait(served: Serv
     assert "queue q: nothing holds it back" in done.stdout
     answer = json.loads(served("item", "explain", "unheard", "--json", code=1).stdout)
     assert [queue["name"] for queue in answer["queues"]] == ["q", "b"]
+
+
+def test_of_an_item_that_waits_in_a_queue_which_does_not_answer_that_is_said(served: Served):
+    served.agent.now = a_view(queues=(a_queue(fault="refused", seconds_since_poll=None),))
+    done = served("item", "explain", "unheard", code=1)
+    assert "queue q: not answering: refused; not looked into yet" in done.stdout
 
 
 def test_logs_are_printed_and_followed(served: Served):

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from launch_async.kit.lag import LoopLag
 from launch_async.ports.backends import BackendView
-from launch_async.ports.status import AgentView
+from launch_async.ports.status import AgentView, QueueView
 
 MISSED_INTERVALS = 3
 MIN_WINDOW_SECONDS = 30.0
@@ -38,14 +38,18 @@ def readiness(
         "heartbeat": _stale(view.seconds_since_beat, BEAT_WINDOW_SECONDS),
     }
     for queue in view.queues:
-        interval = max(view.poll_seconds, queue.interval_seconds)
-        window = max(MISSED_INTERVALS * interval, MIN_WINDOW_SECONDS)
-        age = queue.seconds_since_poll
-        checks[f"queue/{queue.name}"] = "" if queue.missing else _stale(age, window)
+        checks[f"queue/{queue.name}"] = silence(queue, poll_seconds=view.poll_seconds)
     for backend in backends:
         shut = backend.needed and backend.breaker == BREAKER_OPEN
         checks[f"backend/{backend.name}"] = "failing; asked again now and then" if shut else ""
     return checks
+
+
+def silence(queue: QueueView, *, poll_seconds: float) -> str:
+    """That a queue which is looked into has not answered for long; empty when it has."""
+    interval = max(poll_seconds, queue.interval_seconds)
+    window = max(MISSED_INTERVALS * interval, MIN_WINDOW_SECONDS)
+    return "" if queue.missing else _stale(queue.seconds_since_poll, window)
 
 
 def _stale(age_seconds: float | None, window_seconds: float) -> str:

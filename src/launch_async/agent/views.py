@@ -37,6 +37,7 @@ def queue_views(poller: Poller, admission: Admission, table: Table) -> Iterator[
             paused_by_hand=ref in by_hand,
             interval_seconds=round(queue.interval_seconds, 3),
             missing=tuple(admission.missing(ref, held)),
+            fault=queue.fault,
         )
 
 

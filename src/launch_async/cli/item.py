@@ -75,6 +75,8 @@ def _print(agent: Connected, piece: bytes) -> None:
 
 
 def _why_it_may_wait(queue: QueueView) -> str:
-    looked = f"looked into {ago(queue.seconds_since_poll)} ago"
+    since = queue.seconds_since_poll
+    looked = "not looked into yet" if since is None else f"looked into {ago(since)} ago"
     held = "; ".join(queue.missing) or "nothing holds it back"
+    held = f"not answering: {queue.fault}" if queue.fault else held
     return f"  queue {queue.name}: {held}; {looked}"

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from launch_async.admin.health import silence
 from launch_async.ports.status import AgentView, ItemView, LimitView, QueueView
 
 STATES = {"polling": "bold green", "starting": "bold yellow", "stopping": "bold yellow"}
@@ -48,7 +49,7 @@ def _parts(
     ended = ", ".join(f"{count} {reason}" for reason, count in sorted(view.ended.items()))
     yield _line("ended", ended or "none yet")
     yield Text()
-    yield _queues(view.queues[:queues], width)
+    yield _queues(view, view.queues[:queues], width)
     if queues is not None and len(view.queues) > queues:
         yield Text(f"… and {len(view.queues) - queues} more queues", style="dim")
     yield Text()
@@ -71,7 +72,8 @@ def _head(view: AgentView) -> Text:
         left = view.lets_go_in_seconds
         head.append("  waits for its items" if left is None else f"  lets go in {ago(left)}")
     head.append(f"  launched {view.launched}  adopted {view.adopted}")
-    head.append(f"  heard {ago(view.seconds_since_beat)} ago", style="dim")
+    heard = view.seconds_since_beat
+    head.append("  not heard yet" if heard is None else f"  heard {ago(heard)} ago", style="dim")
     if view.unfit:
         head.append(f"  {view.unfit}", style="bold red")
     return head
@@ -88,7 +90,7 @@ def _limit(limit: LimitView) -> str:
     return f"{limit.name} {limit.used}/{_most(limit.limit)}"
 
 
-def _queues(queues: tuple[QueueView, ...], width: int | None) -> Table:
+def _queues(view: AgentView, queues: tuple[QueueView, ...], width: int | None) -> Table:
     table = _table(width)
     table.add_column("QUEUE", no_wrap=True, overflow="ellipsis")
     table.add_column("ITEMS", justify="right", no_wrap=True)
@@ -103,17 +105,22 @@ def _queues(queues: tuple[QueueView, ...], width: int | None) -> Table:
             _most(queue.max_jobs),
             f"{queue.weight:g}",
             ago(queue.seconds_since_poll),
-            _queue_state(queue),
+            _queue_state(queue, view.poll_seconds),
         )
     return table
 
 
-def _queue_state(queue: QueueView) -> Text:
+def _queue_state(queue: QueueView, poll_seconds: float) -> Text:
     if queue.paused:
         by = "by hand" if queue.paused_by_hand else "by its setting"
         return Text(f"paused {by}", style="yellow")
+    if queue.fault:
+        return Text(f"not answering: {queue.fault}", style="red")
     if queue.missing:
         return Text("full: " + "; ".join(queue.missing), style="yellow")
+    silent = silence(queue, poll_seconds=poll_seconds)
+    if silent:
+        return Text(silent, style="red" if queue.polls else "yellow")
     return Text(
         f"polled every {ago(queue.interval_seconds)}" if queue.interval_seconds else "polled"
     )

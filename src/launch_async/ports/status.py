@@ -27,6 +27,8 @@ class QueueView(msgspec.Struct, frozen=True, kw_only=True):
     """Between its looks at the moment; 0 while it has items."""
     missing: tuple[str, ...] = ()
     """Why nothing is taken from it now, in words."""
+    fault: str = ""
+    """Why its last look was not answered; empty when it was."""
 
 
 class LimitView(msgspec.Struct, frozen=True, kw_only=True):

@@ -300,7 +300,7 @@ def _popped(queue: QueueRef, name: str, answer: Parts) -> Popped:
 
 
 def _storage_id(run: RunRef) -> str:
-    """As W&B's scheduler makes it from a run's names (wire-contract.md §1.1)."""
+    """As W&B's scheduler makes it from a run's names (wire-contract.md §1.8)."""
     return base64.b64encode(f"Run:v1:{run.run_id}:{run.project}:{run.entity}".encode()).decode()
 
 
