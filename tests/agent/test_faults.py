@@ -7,6 +7,7 @@ import anyio
 import msgspec
 import pytest
 from fakes import DEADLINE_SECONDS, KEY, World, an_item, running, until
+from structlog.testing import capture_logs
 
 from launch_async.agent.timeouts import Timeouts
 from launch_async.domain.errors import AgentUnfit, ItemError, Reason, Unavailable
@@ -324,6 +325,21 @@ async def test_a_stop_does_not_wait_for_a_service_that_hangs_at_registration():
             tasks.start_soon(agent.run)
             await anyio.wait_all_tasks_blocked()
             agent.stop("SIGTERM")
+
+
+async def test_an_agent_that_waits_for_the_service_says_so_before_the_first_error():
+    world = World()
+
+    async def hang() -> str:
+        await anyio.sleep_forever()
+        return ""
+
+    world.service.register = hang
+    with capture_logs() as logs:
+        async with running(world.agent()):
+            await until(lambda: [one for one in logs if one["event"] == "waiting for the service"])
+    [said] = [one for one in logs if one["event"] == "waiting for the service"]
+    assert said["address"] == "http://h"
 
 
 async def test_leftovers_are_removed_when_the_backend_is_back():

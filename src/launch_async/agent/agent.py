@@ -12,6 +12,7 @@ waits for as long as it is told (`agent/stopping.py`).
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVarTuple, Unpack
 
 import anyio
@@ -46,6 +47,7 @@ from launch_async.config.model import LaunchConfig
 from launch_async.domain.errors import AgentUnfit, ConfigError, Unavailable, gravest
 from launch_async.domain.ids import QueueRef
 from launch_async.kit.lag import LoopLag
+from launch_async.kit.slow import said_when_slow
 from launch_async.ports.backends import BackendSource, BackendView
 from launch_async.ports.control import Explanation
 from launch_async.ports.status import ALL_ITEMS, AgentView, ItemPage, ItemView
@@ -54,6 +56,9 @@ from launch_async.wire.operations import LAUNCH_PROJECT
 ADOPTED_AT_ONCE = 100
 """Journeys that start in one turn of the loop: thousands of them must not block it."""
 AUDIT_SECONDS = 60.0
+SLOW_SECONDS = 3.0
+"""After so long at its start an agent says what it waits for. Why it waits is known with the first
+error, which a call keeps back until its last try."""
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -137,7 +142,7 @@ class Agent:
                 self._pauses.say()
                 await self._guarded(self._adopt)
                 self._recovered = True
-                if await self._register():
+                if await self._registered():
                     services.start_soon(self._guarded, self._heartbeat.run, name="heartbeat")
                     services.start_soon(self._audit, name="audit")
                     await self._poll()
@@ -313,8 +318,14 @@ class Agent:
             self._journeys.start_soon(self._guarded, self._recovery.run, name="recovery")
         await self._stopping.begun.unless_set(self._recovery.first_look)
 
+    async def _registered(self) -> bool:
+        """Whether the agent may poll; that it has to wait for that is said soon."""
+        say = partial(log.warning, "waiting for the service", address=self._tools.base_url)
+        with said_when_slow(say, after_seconds=SLOW_SECONDS):
+            return await self._register()
+
     async def _register(self) -> bool:
-        """Whether the agent may poll; an outage of the service is waited out."""
+        """As `_registered`; an outage of the service is waited out."""
         while not self._stopping.begun.is_set():
             try:
                 name = await self._stopping.begun.unless_set(self._tools.presence.register)

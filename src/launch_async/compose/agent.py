@@ -3,6 +3,7 @@
 import socket
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -18,7 +19,7 @@ from launch_async.adapters.queues.resource_configs import WandbQueueConfigs
 from launch_async.adapters.queues.wandb import OWN_VERSION, WandbQueueService, default_entity
 from launch_async.adapters.sources.git import GitCode
 from launch_async.adapters.sources.wandb import WandbJobStore
-from launch_async.agent.agent import Agent
+from launch_async.agent.agent import SLOW_SECONDS, Agent
 from launch_async.agent.retention import Retention
 from launch_async.agent.table import Table
 from launch_async.agent.timeouts import timeouts_of
@@ -31,6 +32,7 @@ from launch_async.config.sources import NO_QUEUE, http_timeout_seconds
 from launch_async.domain.errors import ConfigError, Unavailable
 from launch_async.domain.ids import QueueRef
 from launch_async.kit.files import write_atomically
+from launch_async.kit.slow import said_when_slow
 from launch_async.wire.lanes import OPEN_SECONDS, Lanes
 from launch_async.wire.network import ca_file_of
 from launch_async.wire.operations import LAUNCH_PROJECT
@@ -135,6 +137,12 @@ async def open_agent(
 
 async def _own_entity(transport: Transport, path: Path) -> str:
     """The login's entity. While the service is down an earlier answer serves: runs wait for us."""
+    say = partial(log.warning, "waiting for the service", address=transport.base_url)
+    with said_when_slow(say, after_seconds=SLOW_SECONDS):
+        return await _asked_entity(transport, path)
+
+
+async def _asked_entity(transport: Transport, path: Path) -> str:
     earlier = _kept(path)
     while True:
         try:
