@@ -5,13 +5,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import aiohttp
 import anyio
 import anyio.to_thread
 
 from launch_async.adapters.builders.environments import EnvironmentBuilder
+from launch_async.adapters.registries.azure import AzureLogins
 from launch_async.adapters.registries.chain import LoginChain
 from launch_async.adapters.registries.client import OciRegistry
 from launch_async.adapters.registries.docker_config import DockerConfigLogins
+from launch_async.adapters.registries.ecr import EcrLogins
+from launch_async.adapters.registries.google import GoogleLogins
 from launch_async.adapters.registries.http import registry_session
 from launch_async.adapters.registries.static import StaticLogin, StaticLogins
 from launch_async.adapters.runners.docker.policy import DockerPolicy, VolumeRule
@@ -65,7 +69,7 @@ async def open_targets(
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(registry_session(ca_file))
         await anyio.to_thread.run_sync(remove_left_folders, state_dir / "logins")
-        logins = logins_of(config.agent.registries, environ)
+        logins = logins_of(config.agent.registries, environ, session)
         insecure = [one.host for one in config.agent.registries if one.insecure]
         registry = OciRegistry(session, logins, insecure_hosts=insecure)
         connection = DockerConnection(name="docker builds")
@@ -115,9 +119,11 @@ async def open_targets(
 
 
 def logins_of(
-    registries: tuple[RegistryLoginConfig, ...], environ: Mapping[str, str]
+    registries: tuple[RegistryLoginConfig, ...],
+    environ: Mapping[str, str],
+    session: aiohttp.ClientSession,
 ) -> RegistryLogins:
-    """The agent's own logins first, then those of its user's Docker."""
+    """The agent's own logins first, then those of its user's Docker, then those of the clouds."""
     own = [
         StaticLogin(
             host=one.host,
@@ -128,7 +134,9 @@ def logins_of(
         for one in registries
         if one.username
     ]
-    return LoginChain([StaticLogins(own, environ), DockerConfigLogins(environ)])
+    # Their libraries are loaded when an image of their registries is asked for.
+    clouds: list[RegistryLogins] = [EcrLogins(), GoogleLogins(), AzureLogins(session, environ)]
+    return LoginChain([StaticLogins(own, environ), DockerConfigLogins(environ), *clouds])
 
 
 def policy_of(section: DockerSection, environ: Mapping[str, str]) -> DockerPolicy:

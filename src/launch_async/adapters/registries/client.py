@@ -72,7 +72,7 @@ class _Registry:
         self.bulkhead = Bulkhead(
             f"registry {host}",
             places=PLACES,
-            bucket=TokenBucket(per_second=50, burst=100, max_wait_seconds=CALL_TIMEOUT_SECONDS),
+            bucket=TokenBucket(per_second=100, burst=200, max_wait_seconds=CALL_TIMEOUT_SECONDS),
             breaker=Breaker(failures=5, open_seconds=OPEN_SECONDS),
         )
         self._authority = _HUB_HOST if host in _HUB_NAMES else host
