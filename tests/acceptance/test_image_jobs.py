@@ -58,7 +58,8 @@ class Site:
         extra = [word.format(base=self.base) for word in case.create]
         create = ["wandb", "job", "create", *named]
         files = {path: text.replace("{base}", self.base) for path, text in case.files.items()}
-        files["README"] = f"{PART} {case.name}"  # else jobs of equal content share their image
+        for path in case.files:  # else jobs of equal content, of earlier tests too, share an image
+            files[f"{Path(path).parent}/README"] = f"{PART} {case.name}"
         match case.kind:
             case "code":
                 for path, text in files.items():
