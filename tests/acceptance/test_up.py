@@ -72,6 +72,24 @@ def up(tmp_path: Path) -> Iterator[Up]:
         yield Up(tmp_path / "up", programs)
 
 
+def test_up_is_steered_with_the_token_in_its_folder(up: Up):
+    program = up.start()
+    address = program.wait_for(r'"url": "http://([^"]+)", "event": "admin endpoint"')[1]
+    token = up.data / "admin-token"
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert f"export LAUNCH_ASYNC_ADMIN_TOKEN=$(cat {token})" in program.output
+    with up.fleet(program) as fleet:
+        ask = ["launch-async", "agent", "--admin", address]
+        fleet.shell.run(*ask[:2], "pause", "process", *ask[2:], code=1)
+        ask += ["--admin-token-file", str(token)]
+        assert "is paused" in fleet.shell.run(*ask[:2], "pause", "process", *ask[2:])
+        kept = token.read_text()
+        fleet.shell.run(*ask[:2], "drain", *ask[2:])
+    assert program.wait(within_seconds=30) == 0
+    assert "paused by hand since an earlier life" in up.start().output
+    assert (token.read_text(), kept in program.output) == (kept, False)
+
+
 @pytest.mark.docker
 def test_after_sigkill_the_next_start_adopts_what_runs_and_says_what_was_killed(
     up: Up, wandb_image: str

@@ -106,6 +106,13 @@ def test_a_timeout_is_a_number_of_seconds(served: Served, seconds: str):
     assert served.agent.calls == []
 
 
+def test_a_stream_that_lacks_a_letter_shows_the_others(served: Served):
+    words = ["agent", "status", "-c", str(served.config)]
+    done = CliRunner(charset="ascii").invoke(main, words)
+    assert done.exit_code == 0, done.output
+    assert "\\u221e" in done.stdout
+
+
 def test_a_probe_decides_the_exit_code(served: Served):
     assert "[+]queue/q ok" in served("agent", "status", "--check", "readyz").stdout
     served.agent.now = a_view(name="")

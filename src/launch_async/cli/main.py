@@ -5,6 +5,8 @@ does not pay for the control plane's imports.
 """
 
 import importlib
+import io
+import sys
 
 import click
 
@@ -34,3 +36,6 @@ class Subcommands(click.Group):
 @click.version_option(__version__, prog_name="launch-async")
 def main() -> None:
     """W&B Launch, open, fast and crash-safe."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # one that lacks a letter still shows the others
+            stream.reconfigure(errors="backslashreplace")

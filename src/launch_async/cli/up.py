@@ -28,6 +28,7 @@ from launch_async.cli.progress import plain_console, show, summary
 from launch_async.cli.running import run_with_admin
 from launch_async.cli.signals import on_signals
 from launch_async.compose.up import DOCKER_QUEUE, PROCESS_QUEUE, Embedded, embedded
+from launch_async.config.admin import AGENT_VARIABLE
 from launch_async.config.model import DEFAULT_ADMIN, AgentSection
 from launch_async.domain.errors import ConfigError
 from launch_async.kit.heap import settle_heap
@@ -116,13 +117,13 @@ async def _run(
     code = EXIT_INTERRUPTED if trial else 0
     settle_heap()
     if trial is None or keep:
-        _introduce(running, console)
+        _introduce(running, console, admin=admin)
     async with anyio.create_task_group() as tasks:
         await tasks.start(on_signals, partial(_stop, running.agent, console))
         if trial is None:
-            await run_with_admin(running.agent, admin, setting="--admin")
+            await _agent(running, admin)
         else:
-            tasks.start_soon(_agent, running.agent, admin, tasks.cancel_scope, name="agent")
+            tasks.start_soon(_agent_alone, running, admin, tasks.cancel_scope, name="agent")
             code = await _try(running, trial, console, entry_point)
             if keep:
                 console.print("staying up; Ctrl-C ends it")
@@ -143,8 +144,12 @@ def _stop(agent: Agent, console: Console, cause: str) -> None:
     agent.stop(cause)
 
 
-async def _agent(agent: Agent, admin: str, scope: anyio.CancelScope) -> None:
-    await run_with_admin(agent, admin, setting="--admin")
+async def _agent(running: Embedded, admin: str) -> None:
+    await run_with_admin(running.agent, admin, setting="--admin", token=running.admin_token)
+
+
+async def _agent_alone(running: Embedded, admin: str, scope: anyio.CancelScope) -> None:
+    await _agent(running, admin)
     scope.cancel()
 
 
@@ -174,11 +179,16 @@ async def _try(running: Embedded, trial: Trial, console: Console, entry_point: l
     return 0 if summary(end, url=url, console=console, seconds=seconds) else EXIT_FAILED
 
 
-def _introduce(running: Embedded, console: Console) -> None:
+def _introduce(running: Embedded, console: Console, *, admin: str) -> None:
+    key_file, token_file = (shlex.quote(str(p)) for p in (running.key_file, running.token_file))
     console.print(f"control plane  {running.url}")
     console.print(f"queues         {PROCESS_QUEUE} (local processes), {DOCKER_QUEUE} (containers)")
     console.print(f"to use it      export WANDB_BASE_URL={running.url}")
-    console.print(f"               export WANDB_API_KEY=$(cat {running.key_file})", soft_wrap=True)
+    console.print(f"               export WANDB_API_KEY=$(cat {key_file})", soft_wrap=True)
+    if admin:
+        flag = "" if admin == DEFAULT_ADMIN else f" --admin {admin}"
+        console.print(f"to steer it    export {AGENT_VARIABLE}=$(cat {token_file})", soft_wrap=True)
+        console.print(f"               launch-async agent top{flag}", soft_wrap=True)
     console.print("in a browser   any user name, and the key as the password")
 
 
