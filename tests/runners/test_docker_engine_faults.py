@@ -11,7 +11,8 @@ from aiohttp import web
 
 from launch_async.adapters.runners.docker.engine import Engine
 from launch_async.adapters.runners.docker.events import ContainerEvents
-from launch_async.domain.errors import Unavailable
+from launch_async.adapters.runners.docker.images import ensure_image
+from launch_async.domain.errors import ItemError, Reason, Unavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -136,3 +137,52 @@ async def test_a_log_that_was_cut_gives_what_there_is(body: bytes, left: tuple[s
 
     async with engine_that(cut) as engine:
         assert await engine.log_tail("c1", lines=5) == left
+
+
+LOOKUP = "dial tcp: lookup reg.example on 10.0.0.53:53:"
+
+
+async def pull_that_says(message: str, *, image: str = "reg.example/x/y:1") -> None:
+    async def refuse(request: web.Request) -> web.StreamResponse:
+        status = 500 if request.path.endswith("/images/create") else 404
+        body = json.dumps({"message": message}).encode()
+        return web.Response(body=body, status=status, content_type="application/json")
+
+    async with engine_that(refuse) as engine:
+        await ensure_image(
+            engine, image, platform=None, pull="missing", logins=None, within_seconds=60.0
+        )
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"{LOOKUP} server misbehaving",
+        f"{LOOKUP} read udp 10.0.0.2:4711->10.0.0.53:53: i/o timeout",
+        "dial tcp: lookup reg.example: Temporary failure in name resolution",
+        "dial tcp 192.0.2.1:443: connect: connection refused",
+        "dial tcp 192.0.2.1:443: connect: no route to host",
+        "dial tcp 192.0.2.1:443: connect: network is unreachable",
+        "read tcp 10.0.0.2:4711->192.0.2.1:443: read: connection reset by peer",
+        "context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+        "EOF",
+    ],
+)
+async def test_a_registry_or_a_resolver_that_is_away_is_an_outage(said: str):
+    with pytest.raises(Unavailable, match="could not be pulled"):
+        await pull_that_says(f'Get "https://reg.example/v2/": {said}')
+
+
+@pytest.mark.parametrize(
+    ("said", "image"),
+    [
+        (f'Get "https://reg.example/v2/": {LOOKUP} no such host', "reg.example/x/y:1"),
+        ('Get "https://timeout.example/v2/": x509: unknown authority', "timeout.example/x:1"),
+        ("manifest for reg.example/x/timeout:1 not found", "reg.example/x/timeout:1"),
+        ("manifest for reg.example/x/geofence:1 not found", "reg.example/x/geofence:1"),
+    ],
+)
+async def test_a_name_that_does_not_exist_is_the_items_fault(said: str, image: str):
+    with pytest.raises(ItemError, match="could not be pulled") as caught:
+        await pull_that_says(said, image=image)
+    assert caught.value.reason is Reason.IMAGE_NOT_FOUND

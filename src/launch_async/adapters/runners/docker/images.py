@@ -1,5 +1,7 @@
 """Images on the engine: what is there is used, or fetched, as the pull policy says."""
 
+import re
+
 import anyio
 import structlog
 from aiodocker.exceptions import DockerError
@@ -11,8 +13,15 @@ from launch_async.domain.image import ImageRef
 from launch_async.ports.images import RegistryLogin, RegistryLogins
 
 _DENIED = ("unauthorized", "denied", "no basic auth credentials", "authentication required")
-_AWAY = ("timeout", "timed out", "connection refused", "toomanyrequests", "eof")
-"""Words of registries' errors that engines hand on in a 500 (docker.md §3)."""
+_AWAY = re.compile(
+    r"\b(timeout|timed out|deadline exceeded|connection refused|connection reset|no route to host"
+    r"|network is unreachable|server misbehaving|temporary failure in name resolution"
+    r"|service unavailable|bad gateway|toomanyrequests|eof)\b"
+)
+"""What engines say of a registry, or of a resolver, that is away (docker.md §3)."""
+_NO_SUCH_HOST = "no such host"
+"""The resolver has answered: a host of this name does not exist."""
+_ADDRESS = re.compile(r'"[^"]*"')
 
 log = structlog.get_logger()
 
@@ -46,11 +55,17 @@ async def ensure_image(
         said = error.message.lower()
         if any(word in said for word in _DENIED):
             raise _denied(image, login, error) from error
-        if any(word in said for word in _AWAY):
+        if _is_away(said, image):
             raise Unavailable(f"Image {image} could not be pulled: {error.message}") from error
         raise _not_found(image, error.message) from error
     if patience.cancelled_caught:
         raise _not_found(image, f"the pull took longer than {within_seconds:.0f} s")
+
+
+def _is_away(said: str, image: str) -> bool:
+    """Whether trying again may help; names and addresses in what the engine said do not count."""
+    words = _ADDRESS.sub("", said).replace(image.lower(), "")
+    return _NO_SUCH_HOST not in words and _AWAY.search(words) is not None
 
 
 def _auth(login: RegistryLogin) -> dict[str, str]:
