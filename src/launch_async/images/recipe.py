@@ -107,6 +107,8 @@ def recipe_of(order: RecipeOrder) -> Recipe:
 
 
 def _own(order: RecipeOrder, path: Path, context: Path, entrypoint: tuple[str, ...]) -> Recipe:
+    if _is_script_alone(entrypoint) and not order.overrides_entry_point:
+        entrypoint = ()  # nobody chose it: `wandb job create` writes `main.py` then
     text = text_of(path, f"The Dockerfile {path.name}")
     if not any(one.name == "FROM" for one in instructions(text)):
         raise invalid(f"The Dockerfile {path.name} names no image to build upon: it has no FROM.")
@@ -126,6 +128,8 @@ def _generated(order: RecipeOrder, code: Path, context: Path) -> Recipe:
     entrypoint = order.entrypoint
     if entry_file(entrypoint, code, context) is None:  # named from the code's root instead
         entrypoint = seen_from(context, entrypoint, code, code)
+    if _is_script_alone(entrypoint):
+        entrypoint = ("python", *entrypoint)
     base = base_of(order.builder, order.base_image, order.runtime)
     needs = dependencies_of(context)
     layout = Layout(
@@ -147,6 +151,11 @@ def _generated(order: RecipeOrder, code: Path, context: Path) -> Recipe:
         bases=(base.image,),
         warnings=(*base.warnings, *needs.warnings),
     )
+
+
+def _is_script_alone(entrypoint: tuple[str, ...]) -> bool:
+    """Whether it names a script and nothing that runs it: looked for in PATH, it is nowhere."""
+    return len(entrypoint) == 1 and entrypoint[0].endswith(".py") and "/" not in entrypoint[0]
 
 
 def _ignored(code: Path, context: Path, dockerfile: Path | None) -> tuple[str, ...]:
