@@ -14,9 +14,10 @@ import anyio
 import pytest
 import structlog
 
-from launch_async.compose.plugins import LazyRunner, plugin_targets
+from launch_async.compose.plugins import LazyRunner, plugin_logins, plugin_targets
 from launch_async.domain.errors import ItemError, Reason
 from launch_async.domain.ids import ItemId, QueueRef, RunId
+from launch_async.domain.image import ImageRef
 from launch_async.domain.item import Item
 from launch_async.domain.job import ImageSource, Job
 from launch_async.domain.run import RunHandle
@@ -161,3 +162,16 @@ async def test_a_plug_ins_builder_is_loaded_when_something_is_built(site: Path, 
     assert "a_builder" not in sys.modules
     order = BuildOrder(item=item, job=Job(source=ImageSource("x")), entrypoint=("run",))
     assert await builder.build(order) == (tmp_path / "plugins" / "local-folder", ("run",))
+
+
+async def test_a_plug_ins_logins_are_asked_for_its_registry_alone(site: Path, tmp_path: Path):
+    install(site, "cloud", {"launch_async.registries": {"registry.example": "a_cloud:Logins"}})
+    (site / "a_cloud.py").write_text(
+        "class Logins:\n"
+        "    def __init__(self, folder): self.folder = folder\n"
+        "    async def login(self, image): return image.repository\n"
+    )
+    (logins,) = plugin_logins(tmp_path)
+    assert await logins.login(ImageRef.parse("other.example/team/app")) is None
+    assert "a_cloud" not in sys.modules
+    assert await logins.login(ImageRef.parse("registry.example/team/app")) == "team/app"

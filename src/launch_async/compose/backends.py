@@ -1,6 +1,6 @@
 """The targets that an agent serves: who prepares and who runs what a resource type names."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from launch_async.adapters.sources.cache import CodeCache
 from launch_async.agent.slots import Slotted
 from launch_async.agent.tools import Target
 from launch_async.compose.images import image_maker
-from launch_async.compose.plugins import plugin_targets
+from launch_async.compose.plugins import plugin_logins, plugin_targets
 from launch_async.config.images import DockerSection, RegistryLoginConfig
 from launch_async.config.model import LaunchConfig
 from launch_async.domain.errors import ConfigError
@@ -69,7 +69,12 @@ async def open_targets(
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(registry_session(ca_file))
         await anyio.to_thread.run_sync(remove_left_folders, state_dir / "logins")
-        logins = logins_of(config.agent.registries, environ, session)
+        logins = LoginChain(
+            [
+                *logins_of(config.agent.registries, environ, session),
+                *plugin_logins(state_dir),
+            ]
+        )
         insecure = [one.host for one in config.agent.registries if one.insecure]
         registry = OciRegistry(session, logins, insecure_hosts=insecure)
         connection = DockerConnection(name="docker builds")
@@ -122,7 +127,7 @@ def logins_of(
     registries: tuple[RegistryLoginConfig, ...],
     environ: Mapping[str, str],
     session: aiohttp.ClientSession,
-) -> RegistryLogins:
+) -> Sequence[RegistryLogins]:
     """The agent's own logins first, then those of its user's Docker, then those of the clouds."""
     own = [
         StaticLogin(
@@ -136,7 +141,7 @@ def logins_of(
     ]
     # Their libraries are loaded when an image of their registries is asked for.
     clouds: list[RegistryLogins] = [EcrLogins(), GoogleLogins(), AzureLogins(session, environ)]
-    return LoginChain([StaticLogins(own, environ), DockerConfigLogins(environ), *clouds])
+    return [StaticLogins(own, environ), DockerConfigLogins(environ), *clouds]
 
 
 def policy_of(section: DockerSection, environ: Mapping[str, str]) -> DockerPolicy:

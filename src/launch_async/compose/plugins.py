@@ -5,10 +5,12 @@
 local-folder = "launch_folder:FolderRunner"       # factory(folder: Path) -> Runner
 [project.entry-points."launch_async.builders"]    # of the same name; without one: ready images
 local-folder = "launch_folder:open_builder"       # factory(folder: Path, jobs: JobStore) -> Builder
+[project.entry-points."launch_async.registries"]  # registry's host = "module:factory"
+"registry.example" = "our_cloud:Logins"           # factory(folder: Path) -> RegistryLogins
 ```
 
 `folder` is the plug-in's own, in the agent's state folder. A runner closes what it holds open when
-its `serve` is cancelled. `launch_async.registries` is kept for registries and has no effect yet.
+its `serve` is cancelled.
 """
 
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
@@ -25,10 +27,12 @@ from launch_async.adapters.builders.images import ReadyImages
 from launch_async.agent.slots import Slotted
 from launch_async.agent.tools import Target
 from launch_async.domain.errors import ItemError, Reason
+from launch_async.domain.image import ImageRef
 from launch_async.domain.item import Item
 from launch_async.domain.run import FoundRun, RunHandle, RunStatus
 from launch_async.kit.names import plain_name
 from launch_async.ports.build import Builder, BuildOrder
+from launch_async.ports.images import RegistryLogin, RegistryLogins
 from launch_async.ports.jobs import JobStore
 from launch_async.ports.runner import LaunchOrder, Runner, Work
 
@@ -57,6 +61,14 @@ def plugin_targets(
             builder = Slotted(LazyBuilder(Loaded(builders[point.name], folder, jobs)), slots)
         targets[point.name] = Target(runner=LazyRunner(Loaded(point, folder)), builder=builder)
     return targets
+
+
+def plugin_logins(state_dir: Path) -> list[RegistryLogins]:
+    """Logins of registries, as installed packages declare them by the registries' hosts."""
+    return [
+        LazyLogins(Loaded(point, state_dir / "plugins" / plain_name(point.name)))
+        for point in entry_points(group=REGISTRIES)
+    ]
 
 
 class Loaded(Generic[T]):
@@ -98,6 +110,19 @@ class Loaded(Generic[T]):
             )
             log.exception("plug-in cannot be used", plugin=_named(self.point))
             raise self._fault from error
+
+
+class LazyLogins:
+    """`RegistryLogins` of one registry, loaded when an image of it is needed."""
+
+    def __init__(self, logins: Loaded[RegistryLogins]) -> None:
+        self._logins = logins
+
+    async def login(self, image: ImageRef) -> RegistryLogin | None:
+        """As the plug-in's; None for other registries."""
+        if image.host != self._logins.point.name:
+            return None
+        return await (await self._logins.get()).login(image)
 
 
 class LazyRunner:
