@@ -100,7 +100,8 @@ def test_a_list_that_is_none_by_its_length_is_refused(tmp_path: Path):
         *(".", ".[dev]", "..", "./pkg", "pkg/", "pkg/[dev]", "-e .", "-e ./pkg", "--editable=pkg/"),
         *("--editable pkg/sub", "wheels/x-1.0-py3-none-any.whl", "x-1.0.tar.gz", "file:pkg"),
         *("file:///code/pkg", "x @ file:///code/pkg", "git+file:///code", "-f wheels"),
-        *("--find-links=./wheels", "./pkg ; python_version < '4'"),
+        *("--find-links=./wheels", "./pkg ; python_version < '4'", "--index-url ./simple"),
+        "--extra-index-url=file:///code/simple",
     ],
 )
 def test_a_line_that_names_a_path_is_local(line: str):

@@ -284,6 +284,12 @@ def test_what_is_installed_from_a_path_needs_the_code_and_the_rest_does_not(tmp_
     assert "first/" not in alone.dockerfile
 
 
+def test_what_a_folder_of_the_code_may_serve_is_never_asked_of_an_index(tmp_path: Path):
+    found = recipe(tmp_path, {"requirements.txt": "-f ./wheels\nours==1.0\nwandb\n"})
+    assert "first/" not in found.dockerfile
+    assert "whole/requirements.txt" in found.dockerfile
+
+
 def test_caches_are_mounted_only_where_the_builder_knows_mounts(tmp_path: Path):
     files = {"requirements.txt": "wandb\n"}
     assert "--mount" not in recipe(tmp_path, files).dockerfile

@@ -20,7 +20,7 @@ MAX_BYTES = 4 << 20
 
 _NESTED = re.compile(r"(?:-r|-c|--requirement|--constraint)(?:\s+|=|(?<=-[rc]))(\S+)")
 _EDITABLE = re.compile(r"(?:-e|--editable)(?:\s+|=)")
-_FIND_LINKS = re.compile(r"(?:-f|--find-links)(?:\s+|=)")
+_PLACE = re.compile(r"(?:-f|--find-links|-i|--index-url|--extra-index-url)(?:\s+|=)")
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 _ARCHIVES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar")
 _MARKS = (
@@ -56,6 +56,11 @@ class Requirements(msgspec.Struct, frozen=True, kw_only=True):
         """Whether something comes from a path, so that equal lines need not mean equal contents."""
         return any(is_local(line) for line in self.lines)
 
+    @property
+    def any_local(self) -> bool:
+        """Whether packages are looked for in a folder of the code, so that any may come from it."""
+        return any(is_local(line) and _PLACE.match(line) for line in self.lines)
+
 
 def find_requirements(code: Path) -> Requirements:
     """What the code in this folder needs; blocks, for a worker thread. No link out of it counts.
@@ -77,9 +82,9 @@ def find_requirements(code: Path) -> Requirements:
 
 def is_local(line: str) -> bool:
     """Whether a line of a list names a path instead of something that an index has."""
-    target, links = _EDITABLE.sub("", line, count=1), _FIND_LINKS.match(line)
-    if links is not None:
-        target = line[links.end() :]
+    target, place = _EDITABLE.sub("", line, count=1), _PLACE.match(line)
+    if place is not None:
+        target = line[place.end() :]
     elif target.startswith("-"):
         return False  # an option, or another file of which each line is looked at
     name, at, url = target.partition("@")
@@ -90,7 +95,7 @@ def is_local(line: str) -> bool:
     word = target.split(";")[0].split()[0] if target.split(";")[0].split() else ""
     path = word.split("[")[0]
     return (
-        links is not None
+        place is not None
         or path.startswith((".", "file:"))
         or "/" in path
         or path.endswith(_ARCHIVES)

@@ -72,7 +72,8 @@ def dependencies_of(code: Path) -> Dependencies:
     if needs.local:
         extra |= {f"{FOLDER}/whole/{path}": text for path, text in texts.items()}
     return Dependencies(
-        first=f"first/{name}" if any(served.values()) else None,
+        # What the code's own folder serves must not be asked of an index.
+        first=f"first/{name}" if any(served.values()) and not needs.any_local else None,
         whole=f"whole/{name}" if needs.local else None,
         extra_files=extra,
         warnings=warnings,
