@@ -98,13 +98,13 @@ def hanging(reached: anyio.Event | None = None) -> Answering:
 
 
 @asynccontextmanager
-async def scripted(tls: ssl.SSLContext | None = None) -> AsyncGenerator[Site]:
-    """Lend a server, with TLS if a context is given."""
+async def scripted(tls: ssl.SSLContext | None = None, *, port: int = 0) -> AsyncGenerator[Site]:
+    """Lend a server, with TLS if a context is given, on any free port or on this one."""
     site = Site()
     runner = web.ServerRunner(web.Server(site.handle), shutdown_timeout=0.1)
     await runner.setup()
     try:
-        place = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+        place = web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls)
         await place.start()
         site.host = f"127.0.0.1:{runner.addresses[0][1]}"
         site.scheme = "http" if tls is None else "https"

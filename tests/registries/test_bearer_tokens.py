@@ -249,6 +249,16 @@ async def test_a_realm_that_may_not_be_trusted_gets_nothing(session, realm):
     assert caught.value.reason is Reason.REGISTRY_DENIED
 
 
+async def test_a_realm_does_not_bring_its_own_login(session):
+    async with scripted() as site, scripted() as auth:
+        challenge = f'Bearer realm="http://a:b@{auth.host}/token"'
+        good = wants(challenge, manifest(), valid=lambda sent: sent == "Bearer t1")
+        site.on("HEAD", path_of("team/app"), good)
+        auth.on("GET", "/token", answering(200, text=token("t1")))
+        assert await OciRegistry(session, Logins()).find(image_at(site)) == DIGEST
+        assert auth.authorizations == [None]
+
+
 async def test_a_token_server_that_leads_elsewhere_does_not_take_the_password_along(session):
     async with scripted() as site, scripted() as auth, scripted() as other:
         bearer(site, auth, "t1")

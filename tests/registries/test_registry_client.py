@@ -220,6 +220,19 @@ async def test_tls_is_spoken_on_loopback_too_if_the_registry_speaks_it(session, 
         assert await registry.find(image_at(site)) == DIGEST
 
 
+async def test_a_registry_that_comes_back_with_tls_is_found_again(session, tls):
+    async with scripted() as site:
+        site.on("HEAD", PATH, manifest())
+        image = image_at(site)
+        registry = OciRegistry(session, Logins())
+        assert await registry.find(image) == DIGEST
+    async with scripted(tls, port=int(site.host.rpartition(":")[2])) as site:
+        site.on("HEAD", PATH, manifest())
+        with pytest.raises(Unavailable):
+            await registry.find(image)
+        assert await registry.find(image) == DIGEST
+
+
 async def test_a_registry_of_an_unknown_ca_is_not_trusted(tls):
     async with scripted(tls) as site, registry_session() as session:
         with pytest.raises(Unavailable, match="name its CA with SSL_CERT_FILE"):
@@ -298,7 +311,9 @@ async def test_a_host_that_was_redirected_to_gets_no_login(session, scheme):
         assert other.authorizations == [None]
 
 
-@pytest.mark.parametrize("location", ["http://far.example.com/x", "ftp://127.0.0.1/x"])
+@pytest.mark.parametrize(
+    "location", ["http://far.example.com/x", "http://127.0.0.1:1/x", "ftp://127.0.0.1/x"]
+)
 async def test_a_redirect_out_of_tls_is_refused(session, tls, location):
     async with scripted(tls) as site:
         site.on("HEAD", PATH, answering(307, headers={"Location": location}))
