@@ -130,6 +130,7 @@ def test_a_missing_key_is_a_warning(environ: dict[str, str | None], tmp_path: Pa
         ("queues: [a]\nagent: {admin: 'h:²'}\n", {}, "agent.admin is 'h:²'; it must look like"),
         ("queues: [a]\nagent: {admin: 'a b:1'}\n", {}, "agent.admin is 'a b:1'; it must look"),
         ("queues: [a]\nagent: {state_dir: ''}\n", {}, "agent.state_dir is empty"),
+        ("queues: [a]\nbuilder: {type: foo}\n", {}, "builder.type: Invalid enum value 'foo'"),
         ("queues: [a]\n", {"SSL_CERT_FILE": "/no"}, "/no is not a readable bundle"),
         ("queues: [a]\n", {"WANDB_HTTP_TIMEOUT": "x"}, "WANDB_HTTP_TIMEOUT is 'x'"),
         ("queues: [a]\n", {"WANDB_BASE_URL": "ftp://x"}, "must look like http://HOST"),
@@ -164,11 +165,23 @@ def test_every_setting_is_shown(environ: dict[str, str | None], tmp_path: Path):
     assert shown["agent.grace"] == ["30", "s", "default"]
 
 
-def test_what_is_in_the_sections_of_clouds_is_not_shown(
+def test_the_builder_that_counts_is_shown_but_nothing_that_may_be_secret(
     environ: dict[str, str | None], tmp_path: Path
 ):
-    result = check(environ, tmp_path, "queues: [a]\nregistry: {type: ecr, uri: hidden}\n")
-    assert rows(result)["registry"] == ["given", f"{tmp_path / 'c.yaml'}:2:1"]
+    text = """\
+queues: [a]
+environment: {type: aws, region: r, secret: hidden}
+registry: {uri: here/images}
+builder: {type: buildkit, build-args: {TOKEN: hidden}}
+"""
+    result = check(environ, tmp_path, text)
+    assert result.exit_code == 0, result.output
+    shown, path = rows(result), tmp_path / "c.yaml"
+    assert shown["environment"] == ["given", f"{path}:2:1"]
+    assert shown["builder.type"] == ["buildkit", f"{path}:4:11"]
+    assert shown["builder.destination"][1] == f"{path}:3:12"
+    assert shown["builder.build-args.TOKEN"] == ["given", f"{path}:4:40"]
+    assert shown["builder.timeout"] == ["3600", "s", "default"]
     assert "hidden" not in result.output
 
 

@@ -1,9 +1,12 @@
 """launch-config.yaml: what is read, and what is said of what is wrong."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from launch_async.adapters.runners.docker.policy import OPENING
+from launch_async.config.images import Opening
 from launch_async.config.load import load_config, load_default, parse_config
 from launch_async.config.model import AgentSection, LaunchConfig, QueueConfig
 from launch_async.domain.errors import ConfigError
@@ -94,6 +97,11 @@ def test_queues_may_be_objects_with_a_limit():
         (f"max_jobs: '{'9' * 5000}'\n", "c.yaml:1:11: max_jobs: Expected `int`, got `str`"),
         ("1: a\n", "c.yaml:1:1: the file: each key must be a text; quote it"),
         ("queues: ['']\n", "c.yaml:1:10: queues[0]: Expected `str` of length >= 1"),
+        ("agent: {git: {timeout_seconds: .nan}}\n", "agent.git.timeout_seconds: Expected `float`"),
+        ("agent: {docker: {allow: [sudo]}}\n", "agent.docker.allow[0]: Invalid enum value 'sudo'"),
+        ("agent: {docker: {volumes: [data]}}\n", "agent.docker.volumes[0]: Expected `str` match"),
+        ("agent: {docker: {env: ['*']}}\n", "agent.docker.env[0]: Expected `str` matching"),
+        ("agent: {registries: [{host: 'a b'}]}\n", "agent.registries[0].host: Expected `str` m"),
         ("queues: [{name: a, weight: .inf}]\n", "queues[0].weight: Expected `float` <= 1000.0"),
         ("agent: {run_timeout: .nan}\n", "agent.run_timeout: Expected `float` >= 0.0"),
     ],
@@ -191,3 +199,7 @@ def test_a_state_folder_that_is_no_path_is_named(path: str, said: str):
     with pytest.raises(ConfigError) as caught:
         _ = config.state_dir
     assert said in str(caught.value)
+
+
+def test_what_may_be_allowed_is_what_opens_the_machine():
+    assert set(get_args(Opening)) == {*OPENING, "user", "volume"}

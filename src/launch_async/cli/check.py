@@ -17,8 +17,8 @@ from launch_async.wire.network import ca_file_of, tls_of
 
 Row = tuple[str, str, str]
 
-_SECTIONS = ("environment", "registry", "builder")
-"""Without effect yet; what is in them may be secret and is not shown."""
+_HIDDEN = "builder.build-args."
+"""People put into these what they should not."""
 _UNSET = {
     "entity": "the login's own",
     "agent.name": "the host's",
@@ -32,6 +32,8 @@ _SECONDS = _ZERO_IS_OFF | {
     "poll",
     "poll_max",
     "stopped_run_timeout",
+    "timeout",
+    "timeout_seconds",
 }
 
 
@@ -73,12 +75,16 @@ def check_config(
 
 def _rows(settled: Settled, config: LaunchConfig) -> Iterator[Row]:
     """Every setting but those of queues."""
-    for name in _SECTIONS:
+    blocks = dict.fromkeys(("environment", "registry", "builder"))
+    for name in blocks:
         given = getattr(config, name) is not None
         yield name, "given" if given else "not set", settled.origin(name)
-    blank = dict.fromkeys(_SECTIONS) | {"queues": ()}
-    for key, value in _settings(msgspec.structs.replace(config, **blank), ""):
-        if key in blank:
+    for key, value in _settings(config.building(), "builder"):
+        shown = "given" if key.startswith(_HIDDEN) else _shown(key, value)
+        origins = (key, "registry.uri") if key == "builder.destination" else (key,)
+        yield key, shown, settled.origin(*origins)
+    for key, value in _settings(msgspec.structs.replace(config, queues=(), **blocks), ""):
+        if key in blocks or key == "queues":
             continue
         shown = str(config.state_dir) if key == "agent.state_dir" else _shown(key, value)
         yield key, shown, settled.origin(key)
@@ -88,8 +94,9 @@ def _settings(value: object, path: str) -> Iterator[tuple[str, object]]:
     """Values by dotted key, those of sections within a section too."""
     match value:
         case msgspec.Struct():
-            for name in value.__struct_fields__:
-                yield from _settings(getattr(value, name), f"{path}.{name}".lstrip("."))
+            names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
+            for field, name in names:
+                yield from _settings(getattr(value, field), f"{path}.{name}".lstrip("."))
         case dict():
             for name, part in value.items():
                 yield from _settings(part, f"{path}.{name}")

@@ -16,6 +16,22 @@ T = TypeVar("T")
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 Megabytes = Annotated[int, msgspec.Meta(ge=0)]
 Days = Annotated[float, msgspec.Meta(ge=0, le=36500)]
+Host = Annotated[str, msgspec.Meta(pattern=r"^(\w([\w.-]*\w)?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$")]
+VolumeText = Annotated[str, msgspec.Meta(pattern=r"^/[^:\x00]*(:(ro|rw))?$")]
+VariablePattern = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\*?$")]
+Opening = Literal[
+    "add-host",
+    "cap-add",
+    "device",
+    "ipc",
+    "pid",
+    "privileged",
+    "runtime",
+    "security-opt",
+    "user",
+    "userns",
+    "volume",
+]
 
 
 class BuilderSection(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
@@ -68,7 +84,7 @@ class RegistryLoginConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     Docker is logged in to, need none.
     """
 
-    host: str
+    host: Host
     """HOST or HOST:PORT, as in image references; `docker.io` for Docker Hub."""
     username: str = ""
     password_file: str = ""
@@ -88,15 +104,15 @@ class RegistryLoginConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
 class DockerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`agent.docker`: what Docker jobs may do on the agent's machine, and what stays on it."""
 
-    allow: tuple[str, ...] = ()
+    allow: tuple[Opening, ...] = ()
     """Resource arguments that open the machine and that queues may use all the same: `add-host`,
     `cap-add`, `device`, `ipc`, `pid`, `privileged`, `runtime`, `security-opt`, `user`, `userns`,
     and `volume` for named volumes."""
-    volumes: tuple[str, ...] = ()
+    volumes: tuple[VolumeText, ...] = ()
     """Folders that may be mounted, with what is below them: `/data:ro`, `/scratch`."""
     networks: tuple[str, ...] = ()
     """Docker networks that jobs may join, beside host, bridge and none."""
-    env: tuple[str, ...] = ()
+    env: tuple[VariablePattern, ...] = ()
     """Variables of the agent that jobs may ask for by `env: [NAME]`, as names or `PREFIX_*`."""
     pull: Literal["missing", "always", "never"] = "missing"
     """When images are fetched; a queue's `pull` comes first."""

@@ -7,7 +7,7 @@ Whatever else git understands (`file://`, `ext::`, a path, an option) is refused
 """
 
 import re
-from typing import Self
+from typing import Annotated, Self
 from urllib.parse import unquote
 
 import msgspec
@@ -67,7 +67,7 @@ class GitLogin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class GitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How git jobs are fetched. What is not set is as the agent's user has set up git and ssh."""
 
-    timeout_seconds: float = 600.0
+    timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 600.0
     """How long one fetch may take, with its submodules."""
     ssh_key_file: str = ""
     """Private key for ssh remotes, without a passphrase; none other is tried then."""
