@@ -1,5 +1,6 @@
 """Flights: one piece of work for all, ended when nobody wants it any more."""
 
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -135,3 +136,77 @@ async def test_who_asks_while_abandoned_work_winds_down_gets_work_of_its_own():
         await winding_down.wait()
         assert await flights.get("a", quick) == 5
         go.set()
+
+
+async def test_who_asks_before_it_runs_waits_for_it():
+    async def quick() -> int:
+        await anyio.lowlevel.checkpoint()
+        return 5
+
+    flights, got = Flights[int]("flights"), list[int]()
+
+    async def ask() -> None:
+        got.append(await flights.get("a", quick))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        assert got == []
+        tasks.start_soon(flights.run)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert got == [5]
+
+
+async def test_work_that_is_cut_off_is_no_result_and_begins_anew():
+    calls, go, got = 0, anyio.Event(), list[int]()
+
+    async def work() -> int:
+        nonlocal calls
+        calls += 1
+        await go.wait()
+        return calls
+
+    flights = Flights[int]("flights")
+
+    async def ask() -> None:
+        got.append(await flights.get("a", work))
+
+    async with anyio.create_task_group() as askers:
+        async with anyio.create_task_group() as first:
+            first.start_soon(flights.run)
+            for _ in range(3):
+                askers.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+            first.cancel_scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert (calls, got, len(flights)) == (1, [], 0)
+        async with anyio.create_task_group() as second:
+            second.start_soon(flights.run)
+            await anyio.wait_all_tasks_blocked()
+            go.set()
+            await anyio.wait_all_tasks_blocked()
+            second.cancel_scope.cancel()
+    assert (calls, got) == (2, [2, 2, 2])
+
+
+async def test_a_shared_error_does_not_grow_with_each_who_hears_it():
+    async def fail() -> int:
+        await anyio.lowlevel.checkpoint()
+        msg = "no"
+        raise ValueError(msg)
+
+    lengths = list[int]()
+
+    async with running() as flights:
+
+        async def ask() -> None:
+            try:
+                await flights.get("a", fail)
+            except ValueError as error:
+                lengths.append(len(traceback.extract_tb(error.__traceback__)))
+
+        async with anyio.create_task_group() as askers:
+            for _ in range(10):
+                askers.start_soon(ask)
+    assert len(set(lengths)) == 1

@@ -23,4 +23,6 @@ class Failures:
     def since(self, key: Hashable, *, asked_at: float) -> Exception | None:
         """The failure that came after this Unix time; None: whoever asked then may try."""
         failed_at, error = self._failed.get(key, (0.0, None))
-        return error if asked_at <= failed_at else None
+        if error is None or asked_at > failed_at:
+            return None
+        return error.with_traceback(None)  # or it would grow with each raise
