@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
+from uuid import uuid4
 
 import pytest
 from image_builds import (
@@ -106,14 +107,20 @@ def test_code_that_changes_alone_installs_nothing_anew(tmp_path: Path):
     assert "Using cache" not in copy
 
 
-def test_what_cannot_be_had_of_a_frozen_list_is_in_the_log_and_the_image_is_made(tmp_path: Path):
-    code = write(
-        tmp_path / "code",
-        {"train.py": TRAIN, "requirements.frozen.txt": "idna==3.7\nno-such-thing-anywhere==1.0\n"},
-    )
-    with built(order_for(code), tmp_path / "staged") as image:
+@pytest.mark.parametrize("builder", [CLASSIC, BUILDKIT])
+def test_what_a_frozen_list_lacks_is_in_every_builds_log_and_the_image_is_made(
+    builder: str, with_buildkit: None, tmp_path: Path
+):
+    listed = "idna==3.7\nno-such-thing-anywhere==1.0\n"
+    files = {"train.py": f"{TRAIN}# {uuid4()}\n", "requirements.frozen.txt": listed}
+    code = write(tmp_path / "code", files)
+    with built(order_for(code), tmp_path / "one", builder) as image:
         assert missing_packages(image.log) == ("no-such-thing-anywhere==1.0",)
         assert facts(image)["has"] == ["idna", "pip"]
+        write(code, {"train.py": f"# {uuid4()}"})  # the list's layer is there already
+        with built(order_for(code), tmp_path / "two", builder) as again:
+            assert "No matching distribution" not in again.log
+            assert missing_packages(again.log) == ("no-such-thing-anywhere==1.0",)
 
 
 def test_a_package_within_the_code_is_installed_where_it_will_be(

@@ -19,6 +19,7 @@ import msgspec
 
 from launch_async.domain.errors import ItemError, Reason, Stage
 from launch_async.images.dependencies import FOLDER, INSTALLER, Dependencies
+from launch_async.images.installer import MISSING_FILE
 from launch_async.images.quoting import assignment, exec_form, user_name
 from launch_async.images.settings import checked_reference
 
@@ -182,6 +183,11 @@ def _last_stage(
         if needs.whole is None
         else f"COPY --from=dependencies --chown={layout.owner} {code} {code}",
     ]
+    if needs.frozen:
+        lines += [
+            "# Said again: of a dependency stage that it has built before, a builder says nothing.",
+            f"RUN {exec_form(['cat', f'{ENVIRONMENT}/{MISSING_FILE}'])}",
+        ]
     if layout.uid:
         lines.append(f"USER {layout.owner}")
     if entrypoint:

@@ -9,8 +9,9 @@ installer.py [--with uv] [--cache FOLDER] [--frozen] LIST
 
 What can only be compiled is tried again with compilers, where `apt-get` has them. A frozen list
 (all that was installed elsewhere) is installed as far as it can be: each package that cannot be
-had is said in a line of its own, which `launch_async.images.dependencies` reads. An index that
-cannot be reached is a failure, never a package that is missing.
+had is said in a line of its own, which `launch_async.images.dependencies` reads, and in a file of
+the environment, as builders say nothing of what they had built before. An index that cannot be
+reached is a failure, never a package that is missing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import tempfile
 from collections import deque
 from pathlib import Path
 
-COULD_NOT = "could not install: "
+MISSING_FILE = "launch-async-missing.txt"
 PYTORCH = "https://download.pytorch.org/whl"
 TAIL_LINES = 400
 
@@ -143,12 +144,15 @@ class FrozenList:
         self.missing = [line for line in self._lines if _PATH.match(line)]
 
     def install(self) -> None:
-        """Afterwards `missing` is what could not be installed."""
+        """What could not be installed is said, and written down."""
         for variant, lines in self._groups():
             index = ["--extra-index-url", f"{self._pytorch}/{variant}"] if variant else []
             self._install(lines, index)
-        for line in self.missing:
-            _say(COULD_NOT + _shown(line))
+        told = "".join(
+            f"launch-async: could not install: {_shown(line)}\n" for line in self.missing
+        )
+        sys.stdout.write(told)
+        Path(sys.prefix, MISSING_FILE).write_text(told, encoding="utf-8")
         if any(_name(line) == "wandb" for line in self.missing):
             _say("without wandb the run would never show: its newest version is tried")
             if self._installer.install("wandb") is not None:
