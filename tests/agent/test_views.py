@@ -1,5 +1,6 @@
 """What an agent shows of its items, however many there are."""
 
+import anyio
 import msgspec
 import pytest
 from fakes import World, an_item, running, until
@@ -105,3 +106,17 @@ async def test_a_queue_that_does_not_answer_shows_why_until_it_does():
         await until(lambda: {queue.name: queue.fault for queue in agent.view().queues} == faults)
         world.service.sick_queues.clear()
         await until(lambda: not any(queue.fault for queue in agent.view().queues))
+
+
+async def test_a_look_that_hangs_fills_other_queues_and_not_its_own():
+    world = World()
+
+    async def hang(queues: object) -> list[None]:
+        await anyio.sleep_forever()
+        return []
+
+    world.service.pop = hang
+    async with running(world.agent(limits={"q": -1, "b": -1}, max_jobs=1)) as agent:
+        await until(lambda: agent.view().looks)
+        missing = sorted(queue.missing for queue in agent.view().queues)
+        assert missing == [(), ("max_jobs is 1 and 0 are in use, 1 kept for looks under way",)]

@@ -141,9 +141,16 @@ class Admission:
         return Counter(use for look in self._looks for use in look.uses)
 
     def missing(self, queue: QueueRef, held: Counter[Use] | None = None) -> list[str]:
-        """Why nothing may be taken from this queue now, in words; empty when it may."""
+        """Why nothing may be taken from this queue now, in words; empty when it may, or is being
+        looked into.
+        """
         held = self.held() if held is None else held
-        texts = [limit_in_words(*full) for full in self._full(self._uses(queue), held)]
+        uses, own = self._uses(queue), held[Use(Kind.QUEUE, queue)]
+        others = Counter({use: max(0, held[use] - own) for use in uses})
+        texts = [
+            limit_in_words(use, limit, used, kept=others[use])
+            for use, limit, used in self._full(uses, others)
+        ]
         if not self.is_paused(queue):
             return texts
         by = "by hand" if self._paused.get(queue) else "by its setting `paused`"
@@ -196,8 +203,8 @@ class Admission:
                 return NO_LIMIT
 
 
-def limit_in_words(use: Use, limit: int, used: int) -> str:
-    """A limit that is reached, by its setting's name."""
+def limit_in_words(use: Use, limit: int, used: int, *, kept: int) -> str:
+    """A limit that is reached, by its setting's name; so many are kept for what looks may find."""
     setting = {
         Kind.JOBS: "max_jobs",
         Kind.WAITING: "agent.waiting",
@@ -207,4 +214,5 @@ def limit_in_words(use: Use, limit: int, used: int) -> str:
         Kind.REPORTS: "the number of ended items whose report may wait",
         Kind.RUN: "one item per run id",
     }[use.kind]
-    return f"{setting} is {limit} and {used} are in use"
+    looks = f", {kept} kept for looks under way" if below(limit, used) else ""
+    return f"{setting} is {limit} and {used} are in use{looks}"
