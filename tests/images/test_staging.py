@@ -103,7 +103,7 @@ def test_a_link_out_of_the_context_is_sent_as_a_link_and_never_followed(code: Pa
 def test_a_socket_is_refused_by_name(code: Path):
     with socket.socket(socket.AF_UNIX) as one:
         one.bind(str(code / "s"))
-        with pytest.raises(ItemError, match="holds s, which is no file") as error:
+        with pytest.raises(ItemError, match=r"holds 's', which is no file") as error:
             scanned(code)
     assert error.value.reason is Reason.JOB_INVALID
 
@@ -118,3 +118,79 @@ def test_only_equal_contents_have_equal_digests(
     first = scan(root, includes=all_of, extra_files=files)
     second = scan(root, includes=all_of, extra_files=moved)
     assert (first.digest == second.digest) == (files == moved)
+
+
+def test_names_that_are_no_text_are_sent_and_tell_contents_apart(code: Path, tmp_path: Path):
+    names = [os.fsdecode(b"caf\xe9"), "two\nlines", "-rf", "..a", " ", "\\", "$(id)", "a" * 255]
+    for name in names:
+        (code / name).write_text(name[:1])
+    (code / "linked").symlink_to(os.fsdecode(b"caf\xe9"))
+    first = scanned(code)
+    stage(first, "FROM a\n", tmp_path / "staged")
+    staged = {path.name for path in (tmp_path / "staged").iterdir()}
+    assert staged == {path.name for path in code.iterdir()} | {DOCKERFILE}
+    (code / names[0]).rename(code / os.fsdecode(b"caf\xe8"))
+    assert scanned(code).digest != first.digest
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "link to a folder"])
+def test_nothing_of_the_job_stands_where_something_of_ours_goes(
+    code: Path, tmp_path: Path, kind: str
+):
+    outside = tmp_path / "outside"
+    (outside / "first").mkdir(parents=True)
+    (outside / "a").write_text("theirs")
+    for place in (code / DOCKERFILE, code / ".ours", code / "pkg" / "list"):
+        match kind:
+            case "file":
+                place.write_text("the job's")
+            case "folder":
+                place.mkdir()
+                (place / "inner").write_text("the job's")
+            case "link":
+                place.symlink_to(outside / "a")
+            case _:
+                place.symlink_to(outside)
+    into = tmp_path / "staged"
+    ours = {".ours/first/list": "ours", ".ours/a": "ours", "pkg/list": "ours"}
+    stage(scan(code, includes=all_of, extra_files=ours), "FROM a\n", into)
+    assert (into / DOCKERFILE).read_text() == "FROM a\n"
+    for path, text in ours.items():
+        assert (into / path).read_text() == text
+        assert (into / path).resolve().is_relative_to(into)
+    assert (outside / "a").read_text() == "theirs"
+    assert list((outside / "first").iterdir()) == []
+
+
+def test_modes_are_those_of_git_whatever_the_umask(code: Path, tmp_path: Path):
+    before = os.umask(0o077)
+    try:
+        stage(scanned(code, **{"new/extra": "x"}), "FROM a\n", tmp_path / "staged")
+    finally:
+        os.umask(before)
+    modes = {
+        path.name: path.stat().st_mode & 0o777
+        for path in (tmp_path / "staged").rglob("*")
+        if path.name in ("pkg", "new", "empty", "extra", DOCKERFILE)
+    }
+    assert modes == {"pkg": 0o755, "new": 0o755, "empty": 0o755, "extra": 0o644, DOCKERFILE: 0o644}
+
+
+def test_a_links_target_is_kept_to_the_letter(code: Path, tmp_path: Path):
+    (code / "odd").symlink_to("./pkg//run.sh")
+    stage(scanned(code), "FROM a\n", tmp_path / "staged")
+    assert os.readlink(tmp_path / "staged" / "odd") == "./pkg//run.sh"  # noqa: PTH115
+
+
+def test_a_look_and_a_staging_can_be_ended_at_any_file(code: Path, tmp_path: Path):
+    class Ended(Exception):
+        pass
+
+    def end() -> None:
+        raise Ended
+
+    with pytest.raises(Ended):
+        scan(code, includes=all_of, extra_files={}, checkpoint=end)
+    with pytest.raises(Ended):
+        stage(scanned(code), "", tmp_path / "staged", checkpoint=end)
+    assert not list((tmp_path / "staged").iterdir())

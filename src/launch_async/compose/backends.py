@@ -102,6 +102,7 @@ async def open_targets(
             connection=connection,
             logins=logins,
             registry=registry,
+            ready=docker.check,
             state_dir=state_dir,
             slots=slots,
             keep=keep_of(limits.build_logs_days, limits.build_logs_mb),

@@ -1,7 +1,7 @@
 """How this agent makes images: the builder of its configuration, and where images are kept."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import anyio
@@ -33,6 +33,7 @@ def image_maker(
     connection: DockerConnection,
     logins: RegistryLogins,
     registry: ImageStore,
+    ready: Callable[[], Awaitable[None]],
     state_dir: Path,
     slots: anyio.CapacityLimiter,
     keep: Keep,
@@ -42,12 +43,15 @@ def image_maker(
     Raises:
         ConfigError: the section leaves out what its builder needs.
     """
-    stores: Sequence[ImageStore] = [EngineImages(connection, platform=section.platform)]
+    pushes = section.destination is not None
+    here = EngineImages(connection, platform=section.platform, pushed=pushes)
+    stores: Sequence[ImageStore] = [here, registry] if pushes else [here]
     return ImageMaker(
         code=code,
         builder=builder_of(section, connection, logins, folder=state_dir / "logins"),
-        stores=[*stores, registry] if section.destination else stores,
+        stores=stores,
         bases=registry,
+        ready=ready,
         folder=state_dir / "builds",
         settings=settings_of(section),
         slots=slots,

@@ -4,7 +4,8 @@
 scan   code folder - ignored + extra files -> entries, each with its digest   (nothing is copied)
 stage  entries -> a folder of hard links, when an image must really be built
 ```
-All of it blocks: call it in a worker thread.
+All of it blocks: call it in a worker thread. `checkpoint` is called for each file, and may raise to
+end it early.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
@@ -26,7 +27,7 @@ class Entry(msgspec.Struct, frozen=True):
     """One file, link or folder of a context."""
 
     path: str
-    """Within the context, with `/`."""
+    """Within the context, with `/`; bytes that are no UTF-8 as `os.fsdecode` has them."""
     kind: str
     """`file`, `program` (executable), `link` or `folder`."""
     content: str
@@ -35,43 +36,61 @@ class Entry(msgspec.Struct, frozen=True):
     """Bytes of a file."""
 
 
-class Scanned(msgspec.Struct, frozen=True):
+class Scanned(msgspec.Struct, frozen=True, kw_only=True):
     """What a context holds."""
 
     root: Path
     entries: tuple[Entry, ...]
     """By path."""
     extra_files: Mapping[str, str]
-
-    @property
-    def digest(self) -> str:
-        """Equal for equal content, whatever its folder, owners and times."""
-        return hashlib.sha256(msgspec.msgpack.encode(self.entries)).hexdigest()
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(entry.size for entry in self.entries)
+    digest: str
+    """Equal for equal content, whatever its folder, owners and times."""
+    size: int
+    """Bytes of all files."""
 
 
-def scan(root: Path, *, includes: Callable[[str], bool], extra_files: Mapping[str, str]) -> Scanned:
+def nothing() -> None:
+    """A checkpoint that never ends anything."""
+
+
+def scan(
+    root: Path,
+    *,
+    includes: Callable[[str], bool],
+    extra_files: Mapping[str, str],
+    checkpoint: Callable[[], None] = nothing,
+) -> Scanned:
     """Look at all of `root` that `includes` says belongs to the context, and at the extra files.
 
     Raises:
         ItemError: it holds what cannot be sent, such as a socket.
         OSError: it cannot be read.
     """
-    entries = {entry.path: entry for entry in _walk(root, includes) if entry.path != DOCKERFILE}
-    for path, text in extra_files.items():
+    ours = _Ours((*extra_files, DOCKERFILE))
+    entries: dict[str, Entry] = {}
+    for path, inner in _walk(root):
+        checkpoint()
+        if includes(inner) and not ours.displace(path, inner):
+            entries[inner] = _entry(path, inner)
+    for inner, text in extra_files.items():
         content = text.encode()
-        digest = hashlib.sha256(content).hexdigest()
-        entries[path] = Entry(path, "file", digest, len(content))
-    ordered = tuple(entries[path] for path in sorted(entries))
-    return Scanned(root, ordered, extra_files)
+        entries[inner] = Entry(inner, "file", hashlib.sha256(content).hexdigest(), len(content))
+    ordered = tuple(entries[inner] for inner in sorted(entries))
+    return Scanned(
+        root=root,
+        entries=ordered,
+        extra_files=extra_files,
+        digest=_digest(ordered),
+        size=sum(entry.size for entry in ordered),
+    )
 
 
-def stage(scanned: Scanned, dockerfile: str, into: Path) -> None:
+def stage(
+    scanned: Scanned, dockerfile: str, into: Path, *, checkpoint: Callable[[], None] = nothing
+) -> None:
     """Make the folder `into`, with the Dockerfile at `DOCKERFILE`; what was there is replaced.
+
+    Modes are those of git, whatever the umask: they become the image's.
 
     Raises:
         OSError: the disk is full, or a file has gone since the scan.
@@ -79,42 +98,74 @@ def stage(scanned: Scanned, dockerfile: str, into: Path) -> None:
     shutil.rmtree(into, ignore_errors=True)
     into.mkdir(parents=True, mode=0o700)
     for entry in scanned.entries:
-        target, source = into / entry.path, scanned.root / entry.path
+        checkpoint()
+        target = into / entry.path
         target.parent.mkdir(parents=True, exist_ok=True)
         if entry.path in scanned.extra_files:
-            target.write_text(scanned.extra_files[entry.path], encoding="utf-8")
+            _write(target, scanned.extra_files[entry.path])
         elif entry.kind == "folder":
             target.mkdir(exist_ok=True)
         elif entry.kind == "link":
             target.symlink_to(entry.content)
         else:
-            _link(source, target)
-    (into / DOCKERFILE).write_text(dockerfile, encoding="utf-8")
+            _link(scanned.root / entry.path, target)
+    for here, folders, _ in os.walk(into, onerror=_fail):
+        for name in folders:
+            folder = Path(here, name)
+            if not folder.is_symlink():
+                folder.chmod(0o755)
+    _write(into / DOCKERFILE, dockerfile)
 
 
-def _walk(root: Path, includes: Callable[[str], bool]) -> Iterator[Entry]:
+class _Ours:
+    """Paths that are ours: nothing of the job may be in their place, or lead elsewhere from it."""
+
+    def __init__(self, paths: tuple[str, ...]) -> None:
+        self._paths = frozenset(paths)
+        self._within = tuple(f"{path}/" for path in paths)
+        self._above = {str(folder) for path in paths for folder in PurePosixPath(path).parents}
+
+    def displace(self, path: Path, inner: str) -> bool:
+        if inner in self._paths or inner.startswith(self._within):
+            return True
+        return inner in self._above and (path.is_symlink() or not path.is_dir())
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, str]]:
     for folder, subfolders, names in os.walk(root, onerror=_fail):
         here = Path(folder)
         for name in [*subfolders, *names]:
             path = here / name
-            inner = path.relative_to(root).as_posix()
-            if includes(inner):
-                yield _entry(path, inner)
+            yield path, path.relative_to(root).as_posix()
 
 
 def _entry(path: Path, inner: str) -> Entry:
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode):
-        return Entry(inner, "link", path.readlink().as_posix())
+        return Entry(inner, "link", os.readlink(path))  # noqa: PTH115 - Path changes `./a` to `a`
     if stat.S_ISDIR(found.st_mode):
         return Entry(inner, "folder", "")
     if not stat.S_ISREG(found.st_mode):
-        msg = f"The job's code holds {inner}, which is no file, folder or link: remove it."
+        msg = f"The job's code holds {inner!r}, which is no file, folder or link: remove it."
         raise ItemError(msg, reason=Reason.JOB_INVALID, stage=Stage.BUILD)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     kind = "program" if found.st_mode & stat.S_IXUSR else "file"
     return Entry(inner, kind, digest, found.st_size)
+
+
+def _digest(entries: tuple[Entry, ...]) -> str:
+    """Over bytes: names need not be text."""
+    digest = hashlib.sha256()
+    for one in entries:
+        facts = (os.fsencode(one.path), one.kind, os.fsencode(one.content))
+        digest.update(msgspec.msgpack.encode(facts))
+    return digest.hexdigest()
+
+
+def _write(target: Path, text: str) -> None:
+    target.write_text(text, encoding="utf-8")
+    target.chmod(0o644)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -40,19 +40,30 @@ class Message(msgspec.Struct, frozen=True):
 class EngineImages:
     """Implements `ports.images.ImageStore` for the engine's own images.
 
-    `platform`: the only one that counts; None: whatever the engine has.
+    `platform`: the only one that counts; None: whatever the engine has. `pushed`: what a push has
+    not brought to its registry does not count.
     """
 
-    def __init__(self, connection: DockerConnection, *, platform: str | None = None) -> None:
+    def __init__(
+        self, connection: DockerConnection, *, platform: str | None = None, pushed: bool = False
+    ) -> None:
         self._connection = connection
         self._platform = platform
+        self._pushed = pushed
 
     async def find(self, image: ImageRef) -> str | None:
         """The digest in its registry where the engine knows that, else the engine's own id."""
-        return await self.digest(image, platform=self._platform)
+        facts = await self._facts(image, self._platform)
+        if facts is None:
+            return None
+        return _digest_in(facts, image.name) or (None if self._pushed else str(facts["Id"]))
 
     async def digest(self, image: ImageRef, *, platform: str | None) -> str | None:
-        """As `find`, for that platform."""
+        """As `find`, for that platform, pushed or not."""
+        facts = await self._facts(image, platform)
+        return None if facts is None else _digest_in(facts, image.name) or str(facts["Id"])
+
+    async def _facts(self, image: ImageRef, platform: str | None) -> Mapping[str, Any] | None:
         try:
             with self._connection.answering():
                 facts = await self._connection.client().images.inspect(_in_store(image))
@@ -60,9 +71,7 @@ class EngineImages:
             if error.status == 404:
                 return None
             raise Unavailable(f"The Docker engine failed: {error.message}") from error
-        if not _is_for(facts, platform):
-            return None
-        return _digest_in(facts, image.name) or str(facts["Id"])
+        return facts if _is_for(facts, platform) else None
 
     async def pull(
         self, image: ImageRef, login: RegistryLogin | None, *, platform: str | None
