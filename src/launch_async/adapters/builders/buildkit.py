@@ -1,25 +1,22 @@
 """Builds on a remote `buildkitd` by `buildctl`; images go straight to their registry."""
 
 import hashlib
-import random
 from collections.abc import Mapping
 from pathlib import Path
 
-import anyio
 import anyio.to_thread
 import msgspec
 
 from launch_async.adapters.builders.context import bases_of, dockerfile_of, images_of
-from launch_async.adapters.builders.faults import build_error, is_denied_push, is_push
+from launch_async.adapters.builders.faults import build_error, is_denied, is_push
 from launch_async.adapters.builders.output import Output, open_output
 from launch_async.adapters.builders.programs import ask, program_environment, run_build
 from launch_async.adapters.builders.steps import Failure, PlainSteps
+from launch_async.adapters.builders.tries import PushTries
 from launch_async.domain.errors import ItemError, Reason, Stage, Unavailable
 from launch_async.domain.image import ImageRef
-from launch_async.ports.images import ImageBuild, RegistryLogins, Say
+from launch_async.ports.images import ImageBuild, RegistryLogin, RegistryLogins, Say
 from launch_async.wire.docker_config import docker_config_folder
-
-_PUSH_PAUSES_SECONDS = (1.0, 2.0, 4.0)
 
 
 class BuildkitServer(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,20 +88,21 @@ class BuildkitBuilder:
         cache = await anyio.to_thread.run_sync(self._cache_of, dockerfile)
         command = self._command(build, dockerfile, cache)
         async with open_output(build.log) as output:
-            for pause in (*_PUSH_PAUSES_SECONDS, None):
-                logins = [await self._logins.login(image) for image in images_of(build)]
+            tries = PushTries()
+            while True:
+                logins = await self._logins_of(build)
                 failure = await self._run(command, build, cache, say, output)
                 if failure is None:
                     return
                 error = build_error(failure, builder="buildkitd", image=build.image)
-                renewed = is_denied_push(failure) and logins != [
-                    await self._logins.login(image) for image in images_of(build)
-                ]
-                again = renewed or (is_push(failure) and isinstance(error, Unavailable))
-                if pause is None or not again:
+                if not is_push(failure):
                     raise error
                 # All that was built is in the server's cache: the same again is only the push.
-                await anyio.sleep(0 if renewed else pause * random.uniform(0.8, 1.2))  # noqa: S311
+                renewed = is_denied(failure) and await self._logins_of(build) != logins
+                await tries.after(error, renewed=renewed)
+
+    async def _logins_of(self, build: ImageBuild) -> list[RegistryLogin | None]:
+        return [await self._logins.login(image) for image in images_of(build)]
 
     async def _run(
         self,

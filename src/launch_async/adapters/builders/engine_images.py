@@ -1,25 +1,22 @@
 """Images on a Docker engine: looked for, pulled and pushed over its HTTP API."""
 
 import base64
-import random
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
 
 import aiohttp
-import anyio
 import msgspec
 from aiodocker.exceptions import DockerError
 
 from launch_async.adapters.builders.faults import Fault, fault_of, pull_error, push_error
+from launch_async.adapters.builders.tries import PushTries
 from launch_async.domain.errors import Unavailable
 from launch_async.domain.image import ImageRef
 from launch_async.ports.images import RegistryLogin, RegistryLogins
 from launch_async.wire.docker import DockerConnection
 from launch_async.wire.docker_config import engine_auth
 
-_PUSH_PAUSES_SECONDS = (1.0, 2.0, 4.0)
-"""Between tries; the engine itself tries each layer several times before it gives up."""
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _NO_ENGINE = "What answers at DOCKER_HOST does not speak as a Docker engine does."
 _SAME = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -95,16 +92,15 @@ class EngineImages:
             Unavailable: the engine or the registry does not answer.
         """
         params = {"tag": image.tag or "latest"}
-        for pause in (*_PUSH_PAUSES_SECONDS, None):
+        tries = PushTries()
+        while True:
             login = await logins.login(image)
             words = await self._fault(f"images/{image.name}/push", params, login)
             if words is None:
                 return
-            error = push_error(str(image), words)
-            renewed = fault_of(words) is Fault.DENIED and await logins.login(image) != login
-            if pause is None or not (renewed or isinstance(error, Unavailable)):
-                raise error
-            await anyio.sleep(0 if renewed else pause * random.uniform(0.8, 1.2))  # noqa: S311
+            denied = fault_of(words) is Fault.DENIED
+            renewed = denied and await logins.login(image) != login
+            await tries.after(push_error(str(image), words), renewed=renewed)
 
     async def _fault(
         self, path: str, params: Mapping[str, str], login: RegistryLogin | None

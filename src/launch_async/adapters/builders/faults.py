@@ -95,9 +95,9 @@ def is_push(failure: Failure) -> bool:
     return step is not None and bool(_PUSHED.match(step.text)) and "push" in failure.error
 
 
-def is_denied_push(failure: Failure) -> bool:
-    """Whether that was for want of a login."""
-    return is_push(failure) and fault_of(failure.error) is Fault.DENIED
+def is_denied(failure: Failure) -> bool:
+    """Whether it was for want of a login."""
+    return fault_of(failure.error) is Fault.DENIED
 
 
 def pull_error(image: str, words: str) -> LaunchError:

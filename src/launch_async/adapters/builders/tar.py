@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import anyio
-import anyio.to_thread
 
 from launch_async.domain.errors import ItemError, Reason, Stage
 
@@ -35,22 +34,23 @@ async def context_tar(folder: Path) -> AsyncGenerator[AsyncIterator[bytes], None
     """
     read_end, write_end = os.pipe()
     reader = asyncio.StreamReader(limit=_CHUNK_BYTES)
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb", buffering=0)
     )
     writing = _Writing(folder, write_end)
+    thread = loop.run_in_executor(None, writing.run)
     try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(anyio.to_thread.run_sync, writing.run, name=f"tar of {folder.name}")
-            try:
-                yield _chunks(reader, writing)
-            finally:
-                transport.close()  # the thread gets EPIPE
+        yield _chunks(reader, writing)
     except Exception:
         if writing.fault is not None:
             msg = f"The build context cannot be read: {writing.fault.strerror}."
             raise ItemError(msg, reason=Reason.BUILD_FAILED, stage=Stage.BUILD) from writing.fault
         raise
+    finally:
+        transport.close()  # the thread gets EPIPE
+        with anyio.CancelScope(shield=True):
+            await thread
 
 
 async def _chunks(reader: asyncio.StreamReader, writing: "_Writing") -> AsyncIterator[bytes]:
