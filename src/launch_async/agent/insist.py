@@ -34,7 +34,8 @@ async def insist(
     Raises:
         Unavailable: still no answer after `within_seconds`.
     """
-    deadline = anyio.current_time() + within_seconds
+    limited = within_seconds < math.inf
+    deadline = anyio.current_time() + within_seconds if limited else math.inf
     sick = False
     while True:
         try:

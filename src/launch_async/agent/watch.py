@@ -25,10 +25,11 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 async def watch(tracked: Tracked, handle: RunHandle, tools: Tools) -> RunEnd:
     """How the run ended. A backend that does not answer is waited for: unknown is not failed."""
     watched = _Watched(tracked, handle, tools)
-    async with anyio.create_task_group() as group:
-        group.start_soon(watched.end_it, name="end")
-        await watched.follow()
-        group.cancel_scope.cancel()
+    if not await watched.ended_undisturbed():
+        async with anyio.create_task_group() as group:
+            group.start_soon(watched.end_it, name="end")
+            await watched.follow()
+            group.cancel_scope.cancel()
     return watched.end
 
 
@@ -48,7 +49,17 @@ class _Watched:
         self._waits_for = ""
         """What the backend said last of a run that has not started."""
         self._timed_out: RunEnd | None = None
+        self._over = False
         self.end = RunEnd(exit_code=None, reason=Reason.VANISHED)
+
+    async def ended_undisturbed(self) -> bool:
+        """Whether the run ended before its user or a limit wanted it to: most runs need no more."""
+        while self._overdue() is None and not self._tracked.stop.is_set():
+            with anyio.CancelScope(deadline=min(self._start_by, self._end_by)) as self._patience:
+                await self._tracked.stop.unless_set(self.follow)
+            if self._over:
+                return True
+        return False
 
     async def follow(self) -> None:
         """Until the runner knows the end; whatever breaks meanwhile is no verdict on the run."""
@@ -75,6 +86,7 @@ class _Watched:
                 self._note(status)
                 if status.end is not None:
                     self.end = self._judged(status.end)
+                    self._over = True
                     return True
         return False
 

@@ -2,7 +2,7 @@
 
 import gc
 
-YOUNG_OBJECTS = 20_000
+YOUNG_OBJECTS = 50_000
 """Objects made between two looks at the young ones (CPython's default: 700). What requests and
 items leave behind is freed by counting; cycles are few, and a look at 10,000 open items costs."""
 
