@@ -216,6 +216,19 @@ async def test_a_cancelled_build_ends_within_a_second_with_what_it_runs(
     assert not await workshop.has(order.image)
 
 
+async def test_a_build_is_cancelled_while_its_context_is_sent(workshop: Workshop) -> None:
+    order = workshop.order("FROM BASE\nCOPY . /all\n", {"huge": ""})
+    os.truncate(order.context / "huge", 100 * 2**30)  # takes no room here
+
+    began = time.monotonic()
+    with anyio.move_on_after(0.7) as patience:
+        await workshop.builder.build(order, lambda _: None)
+
+    assert patience.cancelled_caught
+    assert time.monotonic() - began < 1.7
+    assert not processes_with(str(order.context))
+
+
 async def test_builds_run_at_once(workshop: Workshop) -> None:
     naps = [unique_seconds() for _ in range(3)]
 
