@@ -1,4 +1,4 @@
-"""What the Docker engine itself says of containers, as it happens."""
+"""What the Docker engine itself says of containers and images, as it happens."""
 
 import json
 import subprocess
@@ -21,10 +21,10 @@ class ContainerEvent(msgspec.Struct, frozen=True):
 
 
 class EngineEvents:
-    """The event stream of containers that pass all filters, for the length of the block."""
+    """The event stream of all that pass the filters, for the length of the block."""
 
-    def __init__(self, *filters: str) -> None:
-        self._filters = ("type=container", *filters)
+    def __init__(self, *filters: str, kind: str = "container") -> None:
+        self._filters = (f"type={kind}", *filters)
         self._seen: list[ContainerEvent] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
 

@@ -17,6 +17,7 @@ sys.path.insert(0, str(TESTS.parent / "benchmarks"))
 
 from agent_harness import Fleet  # noqa: E402
 from fault_harness import PLAY, SLOW, Site, make_base, write_slow_thing  # noqa: E402
+from image_faults import files_of, make_job  # noqa: E402
 from programs import ControlPlane, Shell, program_environment  # noqa: E402
 from proxy import Proxy  # noqa: E402
 
@@ -51,6 +52,17 @@ def play_job(user: Fleet) -> str:
 def slow_job(user: Fleet, tmp_path_factory: pytest.TempPathFactory) -> str:
     thing = write_slow_thing(tmp_path_factory.mktemp("thing") / "slow_thing")
     return user.make_code_job("slow", SLOW, requirements=f"{thing}\n")
+
+
+@pytest.fixture(scope="session")
+def image_job(user: Fleet, tiny_image: str) -> str:
+    return make_job(user, "images", files_of(tiny_image))
+
+
+@pytest.fixture(scope="session")
+def twin_job(user: Fleet, tiny_image: str) -> str:
+    """Another job, of the same content."""
+    return make_job(user, "images-twin", files_of(tiny_image))
 
 
 @pytest.fixture(scope="session")

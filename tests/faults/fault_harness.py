@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 from agent_harness import ENDED, Fleet, RunningAgent
 from engine_events import EngineEvents
 from programs import Program
@@ -318,6 +319,19 @@ def run(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A disk of its own for a state folder."""
+    folder.mkdir(exist_ok=True)
+    words = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "faults", str(folder)]
+    if subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount a tmpfs: run as root")
+    try:
+        yield folder
+    finally:
+        run("umount", "--lazy", str(folder))
 
 
 def make_base(state_dir: Path) -> Path:

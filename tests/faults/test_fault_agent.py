@@ -3,7 +3,6 @@
 import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
 import urllib.request
@@ -13,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from fault_harness import Life, Site, run, wait_until
+from fault_harness import Life, Site, run, small_disk, wait_until
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 LAG = "launch_agent_loop_lag_seconds"
@@ -95,19 +94,6 @@ def test_a_limit_that_sinks_and_rises_ends_nothing_and_is_never_exceeded(site: S
 
 def _open(life: Life) -> int:
     return len(life.admin.status()["items"])
-
-
-@contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    """A disk of its own for a state folder."""
-    folder.mkdir(exist_ok=True)
-    words = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "faults", str(folder)]
-    if subprocess.run(words, capture_output=True, check=False).returncode:
-        pytest.skip("no right to mount a tmpfs: run as root")
-    try:
-        yield folder
-    finally:
-        run("umount", "--lazy", str(folder))
 
 
 @pytest.fixture
