@@ -55,11 +55,12 @@ def make_job(user: Fleet, name: str, files: Mapping[str, str], *more: str) -> st
     return create_job(user, name, "code", f"./{folder}", *more)
 
 
-def create_job(user: Fleet, name: str, *words: str) -> str:
+def create_job(user: Fleet, name: str, *words: str, **env: str) -> str:
+    """`wandb job create`: kind, place and options."""
     entry = [] if "--entry-point" in words else ["--entry-point", "sh main.sh"]
     named = ["--project", "jobs", "--entity", user.entity, "--name", name]
     kind, place, *more = words
-    user.shell.run("wandb", "job", "create", *named, *entry, *more, kind, place)
+    user.shell.run("wandb", "job", "create", *named, *entry, *more, kind, place, **env)
     return f"{user.entity}/jobs/{name}:latest"
 
 
