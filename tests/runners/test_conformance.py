@@ -55,7 +55,7 @@ class TestOurRunners(RunnerConformance):
         ("resource_args", "words"),
         [
             ({"envv": []}, "Did you mean `env`"),
-            ({"env": ["HOME"]}, "not shared"),
+            ({"env": ["HOME"]}, "bare"),
         ],
     )
     async def test_wrong_resource_arguments_are_named(
