@@ -78,6 +78,29 @@ class RunState(StrEnum):
     ENDED = "ended"
 
 
+class StartCause(StrEnum):
+    """Why a run has not begun, in words that limits of time and metrics may be kept by."""
+
+    PREPARING = "preparing"
+    """The usual steps are under way."""
+    QUEUED = "queued"
+    """Held back on purpose, until a queueing system or a person lets it go."""
+    REFUSED = "refused"
+    """The backend makes no part of it: a quota, a webhook, a policy."""
+    UNSCHEDULABLE = "unschedulable"
+    """No machine has what it needs."""
+    IMAGE = "image"
+    """Its image cannot be had."""
+    CONFIG = "config"
+    """Something that it refers to is missing: a secret, a config map, a key of one."""
+    VOLUME = "volume"
+    """A volume cannot be mounted."""
+    INIT = "init"
+    """What runs before it is not done, or fails."""
+    CONTAINER = "container"
+    """Its machine cannot make or start it."""
+
+
 class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
     """How a run ended on its backend."""
 
@@ -102,6 +125,8 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     state: RunState
     detail: str = ""
+    cause: StartCause | None = None
+    """Of a run that has not begun, where the backend knows; `detail` says it in words."""
     warning: str = ""
     """What the item's user should know now, such as an image that cannot be pulled; told once."""
     end: RunEnd | None = None
