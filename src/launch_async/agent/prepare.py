@@ -60,6 +60,7 @@ async def _prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
         environment=run_environment(item, base_url=tools.base_url, image=image),
         secrets=run_secrets(item, agent_key=tools.api_key),
         resource_args=fill_macros(_for_runner(item), {**tools.macros, **own_macros}),
+        entrypoint_asked=bool(item.spec.overrides.entry_point),
     )
 
 

@@ -54,6 +54,9 @@ class LaunchOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Environment variables that must not show in logs, argv, labels or files."""
     resource_args: Mapping[str, Any]
     """The resource config for this backend, macros filled."""
+    entrypoint_asked: bool = False
+    """Whether the item itself gave the work's entry point, not its job: it then goes before what
+    the resource config has."""
 
     @property
     def item_id(self) -> ItemId:

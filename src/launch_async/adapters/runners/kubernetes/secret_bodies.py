@@ -1,0 +1,84 @@
+"""The Secrets of a run, owned by its object: the cluster removes them with it, so none can stay.
+
+They are made after the object, whose uid they name; a pod that is quicker waits for them.
+"""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from launch_async.adapters.runners.kubernetes.injection import FETCH_KEY_PREFIX, CodeFetch
+from launch_async.adapters.runners.kubernetes.manifest import Manifest
+from launch_async.adapters.runners.kubernetes.names import (
+    MANAGED_BY,
+    MANAGED_LABEL,
+    pull_secret_name,
+    run_labels,
+)
+from launch_async.domain.image import DOCKER_HUB
+from launch_async.ports.images import RegistryLogin
+from launch_async.ports.runner import LaunchOrder
+
+_DOCKER_HUB_KEY = "https://index.docker.io/v1/"
+"""What a Docker config calls Docker Hub."""
+
+
+def secret_body(
+    manifest: Manifest, order: LaunchOrder, owner_uid: str, *, fetch: CodeFetch | None = None
+) -> dict[str, Any]:
+    """The Secret with the run's secret variables, each under its name; it holds them plainly."""
+    values = {name: secret.reveal() for name, secret in order.secrets.items()}
+    if fetch is not None:
+        for name, secret in fetch.secrets.items():
+            values[f"{FETCH_KEY_PREFIX}{name}"] = secret.reveal()
+    metadata = _metadata(manifest, order, manifest.name, owner_uid)
+    return _secret(metadata, "Opaque", values)
+
+
+def pull_secret_body(
+    manifest: Manifest, order: LaunchOrder, owner_uid: str, logins: Mapping[str, RegistryLogin]
+) -> dict[str, Any]:
+    """The Secret with logins by registry (HOST or HOST:PORT), for the nodes that pull images."""
+    auths: dict[str, dict[str, str]] = {}
+    for host, login in logins.items():
+        password = login.password.reveal()
+        auths[_DOCKER_HUB_KEY if host == DOCKER_HUB else host] = {
+            "username": login.username,
+            "password": password,
+            "auth": _base64(f"{login.username}:{password}"),
+        }
+    document = msgspec.json.encode({"auths": auths}).decode()
+    metadata = _metadata(manifest, order, pull_secret_name(manifest.name), owner_uid)
+    return _secret(metadata, "kubernetes.io/dockerconfigjson", {".dockerconfigjson": document})
+
+
+def _metadata(manifest: Manifest, order: LaunchOrder, name: str, owner_uid: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "namespace": manifest.namespace,
+        "labels": {**run_labels(order.origin), MANAGED_LABEL: MANAGED_BY},
+        "ownerReferences": [
+            {
+                "apiVersion": manifest.api_version,
+                "kind": manifest.kind,
+                "name": manifest.name,
+                "uid": owner_uid,
+            }
+        ],
+    }
+
+
+def _secret(metadata: dict[str, Any], kind: str, values: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": metadata,
+        "type": kind,
+        "data": {key: _base64(value) for key, value in values.items()},
+    }
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
