@@ -13,7 +13,10 @@ from launch_async.domain.item import Item
 from launch_async.domain.job import ImageSource, Job
 from launch_async.domain.macros import fill_macros
 from launch_async.ports.build import BuildOrder
-from launch_async.ports.runner import ImageWork, LaunchOrder
+from launch_async.ports.runner import ImageWork, LaunchOrder, Rehearsing, Work
+
+UNBUILT = "image.invalid/not-built-yet"
+"""Stands for an image in a rehearsal; no registry can have this name."""
 
 
 async def prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
@@ -48,9 +51,17 @@ async def _prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
     tracked.detail = "resolving the job"
     job = await _resolve(item, tools)
     entrypoint = item.spec.overrides.entry_point or job.entrypoint
+    if isinstance(target.runner, Rehearsing) and not isinstance(job.source, ImageSource):
+        tracked.detail = "asking whether the target would take it"
+        unbuilt = ImageWork(image=UNBUILT, entrypoint=entrypoint)
+        await target.runner.rehearse(_order(item, unbuilt, tools))
     work = await target.builder.build(
         BuildOrder(item=item, job=job, entrypoint=entrypoint, progress=tracked)
     )
+    return _order(item, work, tools)
+
+
+def _order(item: Item, work: Work, tools: Tools) -> LaunchOrder:
     image = work.image if isinstance(work, ImageWork) else None
     own_macros = macro_table(item, image=image)
     return LaunchOrder(

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -135,4 +135,18 @@ class Runner(Protocol):
 
     async def serve(self) -> None:
         """Background work of the runner (one event stream, one list a tick); until cancelled."""
+        ...
+
+
+@runtime_checkable
+class Rehearsing(Protocol):
+    """A runner whose backend can say, before anything is built, that it would refuse a run."""
+
+    async def rehearse(self, order: LaunchOrder) -> None:
+        """Ask without starting anything; the image in `order.work` is a stand-in.
+
+        Raises:
+            ItemError: the backend would refuse it.
+            Unavailable: it cannot be asked now.
+        """
         ...

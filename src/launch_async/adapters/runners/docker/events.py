@@ -5,13 +5,9 @@
                           ├──> ring the watch of that container ──> it inspects, once
 /containers/json ─────────┘    (every 15 s, and twice whenever the stream begins anew)
 ```
-
-A ring says "look"; it is never a verdict.
 """
 
-from collections import defaultdict
-from collections.abc import Generator
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractContextManager, aclosing
 from typing import Any
 
 import anyio
@@ -21,6 +17,7 @@ from aiodocker.exceptions import DockerError
 from launch_async.adapters.runners.docker.engine import Engine
 from launch_async.adapters.runners.docker.options import RUN_LABEL
 from launch_async.domain.errors import Unavailable
+from launch_async.kit.bells import Bell, Bells
 
 log = structlog.get_logger()
 
@@ -33,43 +30,19 @@ _SUBSCRIBED_SECONDS = 2.0
 the stream nor the first list, so that there is a second one."""
 
 
-class Bell:
-    """Rung when a container should be looked at; rings before a wait are not lost."""
-
-    def __init__(self) -> None:
-        self._rung = anyio.Event()
-
-    def ring(self) -> None:
-        """Wake the waiter, now or when it comes."""
-        self._rung.set()
-
-    async def wait(self) -> None:
-        """Return when rung since the last wait."""
-        await self._rung.wait()
-        self._rung = anyio.Event()
-
-
 class ContainerEvents:
     """Tells watches when to look at their containers; `serve` does the listening."""
 
     def __init__(self, engine: Engine, *, list_seconds: float) -> None:
         self._engine = engine
         self._list_seconds = list_seconds
-        self._bells: defaultdict[str, set[Bell]] = defaultdict(set)
+        self._bells = Bells()
         self._lost = False
         self._begun = anyio.Event()
 
-    @contextmanager
-    def follow(self, container_id: str) -> Generator[Bell, None, None]:
+    def follow(self, container_id: str) -> AbstractContextManager[Bell]:
         """A bell for one container, for as long as the block lasts."""
-        bell = Bell()
-        self._bells[container_id].add(bell)
-        try:
-            yield bell
-        finally:
-            self._bells[container_id].discard(bell)
-            if not self._bells[container_id]:
-                del self._bells[container_id]
+        return self._bells.follow(container_id)
 
     async def serve(self) -> None:
         """Listen and list until cancelled; an engine that is away is waited for."""
@@ -95,7 +68,7 @@ class ContainerEvents:
 
     async def _hear(self, event: dict[str, Any]) -> None:
         if event:
-            self._ring(event["Actor"]["ID"])
+            self._bells.ring(event["Actor"]["ID"])
             return
         if self._lost:
             log.info("docker events are back", engine=self._engine.host)
@@ -115,17 +88,14 @@ class ContainerEvents:
                 self._say_lost(str(error))
 
     async def _look_at_all(self) -> None:
-        if not self._bells:
+        followed = self._bells.keys()
+        if not followed:
             return
         found = await self._engine.labelled(RUN_LABEL)
         states = {container["Id"]: container["State"] for container in found}
-        for container_id in tuple(self._bells):
+        for container_id in followed:
             if states.get(container_id, "removing") in _ENDED:
-                self._ring(container_id)
-
-    def _ring(self, container_id: str) -> None:
-        for bell in self._bells.get(container_id, ()):
-            bell.ring()
+                self._bells.ring(container_id)
 
     def _say_lost(self, why: str) -> None:
         if not self._lost:
