@@ -469,7 +469,7 @@ class World:
             runs=self.service,
             claims=self.service,
             jobs=self.jobs,
-            targets={"fake": target},
+            targets={"fake": target, "kubernetes": target},
             builds=slots,
             identity="same",
             base_url="http://h",

@@ -113,6 +113,27 @@ async def test_an_outage_delays_items_in_secure_mode_alone():
         assert (end is not None and end[0]) == (secure and Reason.BACKEND_UNAVAILABLE)
 
 
+async def test_what_opens_a_cluster_needs_the_queues_leave_in_any_mode():
+    pod = {"spec": {"serviceAccountName": "admin"}}
+    for queue, reason in ((pod, None), ({}, Reason.FORBIDDEN), (None, Reason.FORBIDDEN)):
+        world = World()
+        known = None if queue is None else defaults("kubernetes", **queue)
+        world.configs = FakeConfigs(known)
+        end = await end_of(world, resource="kubernetes", resource_args=pod)
+        assert (end and end[0]) == reason
+        if end is not None:
+            assert "only the queue's config may set `spec.serviceAccountName`" in end[1]
+            assert ("does not show" in end[1]) == (queue is None)
+
+
+async def test_an_outage_delays_items_that_would_open_a_cluster():
+    for args, reason in (({"a": 1}, None), ({"context": "x"}, Reason.BACKEND_UNAVAILABLE)):
+        world = World()
+        world.configs = FakeConfigs(Unavailable("away"))
+        end = await end_of(world, resource="kubernetes", resource_args=args)
+        assert (end and end[0]) == reason
+
+
 async def test_an_entry_point_override_is_refused_in_secure_mode():
     world = World()
     world.secure_mode = True
@@ -147,6 +168,14 @@ async def test_an_agent_that_requires_run_keys_fails_items_without_one():
     assert end is not None
     assert end[0] is Reason.NO_RUN_KEY
     assert "agent.require_run_key" in end[1]
+
+
+@pytest.mark.parametrize("asked", [(), ("sh",)])
+async def test_a_runner_is_told_whether_the_item_gave_the_entry_point(asked: tuple[str, ...]):
+    world = World()
+    assert await end_of(world, overrides=Overrides(entry_point=asked)) is None
+    order = world.runner.orders[RunId("runq1")]
+    assert (order.work.entrypoint, order.entrypoint_asked) == (asked or ("run",), bool(asked))
 
 
 async def test_macros_have_the_allowed_variables_and_no_others():

@@ -7,12 +7,17 @@ from typing import Any
 import pytest
 
 from launch_async.domain.policy import (
+    CLUSTER_KEYS,
     CONTAINER_KEYS,
+    LOOSENING_KEYS,
     MAX_NAMED,
+    OPENING_KEYS,
+    PLACE_KEYS,
     POD_KEYS,
     PROGRAM_VARIABLES,
     QueueDefaults,
     is_for,
+    openings,
     refusals,
 )
 from launch_async.domain.spec import Overrides, RunSpec
@@ -131,6 +136,99 @@ def test_a_process_may_not_get_a_variable_that_chooses_its_program():
     assert refused("local-process", {}, {"env": {"A": "b"}}) == ()
 
 
+def opened(queue: dict[str, Any] | None, item: dict[str, Any]) -> tuple[str, ...]:
+    defaults = None if queue is None else QueueDefaults(resource="kubernetes", args=queue)
+    return openings(spec_of("kubernetes", item), defaults)
+
+
+def container(**fields: Any) -> dict[str, Any]:
+    return pod(containers=[fields])
+
+
+ACCOUNT = pod(serviceAccountName="trainer")
+FIRST = f"{POD}.containers.0"
+PROFILE = "container.apparmor.security.beta.kubernetes.io/launch0"
+
+
+@pytest.mark.parametrize(
+    ("item", "keys"),
+    [
+        (pod(hostNetwork=True), [f"{POD}.hostNetwork"]),
+        (pod(hostUsers=True), [f"{POD}.hostUsers"]),
+        (pod(volumes=[{"name": "v", "hostPath": {}}]), [f"{POD}.volumes.0.hostPath"]),
+        (container(ports=[{"hostPort": 80}]), [f"{FIRST}.ports.0.hostPort"]),
+        (container(securityContext={"runAsUser": 0}), [f"{FIRST}.securityContext.runAsUser"]),
+        (container(securityContext={"x": False}), [f"{FIRST}.securityContext.x"]),
+        (ACCOUNT, [f"{POD}.serviceAccountName"]),
+        ({"spec": {"groups": [ACCOUNT]}}, [f"spec.groups.0.{POD}.serviceAccountName"]),
+        (
+            {"metadata": {"annotations": {PROFILE: "unconfined"}}},
+            [f"metadata.annotations.{PROFILE}"],
+        ),
+        ({"configFile": "/k", "context": "c"}, ["configFile", "context"]),
+        (pod(hostPID=False, automountServiceAccountToken=False), []),
+        (pod(serviceAccountName=None, hostPath=None), []),
+        ({"metadata": {"annotations": {PROFILE: "runtime/default", "a": "unconfined"}}}, []),
+        (container(command=["sh"], image="i", env=[{"name": "A"}]), []),
+        ({"metadata": {"namespace": "team"}, "namespace": "team"}, []),
+    ],
+)
+def test_what_an_item_opens_of_a_cluster_in_any_mode(item: dict[str, Any], keys: list[str]):
+    assert list(opened({}, item)) == keys
+    assert list(opened(None, item)) == keys
+    assert opened(item, item) == ()
+    assert set(keys) <= set(refused("kubernetes", {}, item))
+
+
+@pytest.mark.parametrize(
+    ("queue", "item", "keys"),
+    [
+        (ACCOUNT, pod(), [f"{POD}.serviceAccountName"]),
+        (pod(automountServiceAccountToken=False), pod(), [f"{POD}.automountServiceAccountToken"]),
+        (
+            container(securityContext={"runAsUser": 1000}),
+            container(image="i"),
+            [f"{FIRST}.securityContext.runAsUser"],
+        ),
+        ({"context": "theirs"}, {}, ["context"]),
+        (pod(hostNetwork=True, volumes=[{"hostPath": {"path": "/data"}}]), pod(), []),
+        (pod(hostNetwork=True), pod(hostNetwork=False), []),
+    ],
+)
+def test_what_an_item_leaves_out_may_open_a_cluster_too(
+    queue: dict[str, Any], item: dict[str, Any], keys: list[str]
+):
+    assert list(opened(queue, item)) == keys
+
+
+def test_a_template_variable_lets_items_choose_an_account():
+    schema = {"account": {"type": "string", "enum": ["small", "large"]}}
+    queue = QueueDefaults(
+        resource="kubernetes", args=pod(serviceAccountName="{{account}}"), variables=schema
+    )
+    for account, keys in (("large", ()), ("admin", (f"{POD}.serviceAccountName",))):
+        item = spec_of("kubernetes", pod(serviceAccountName=account))
+        assert openings(item, queue) == keys
+
+
+def test_other_targets_have_no_cluster_to_open():
+    assert openings(spec_of("local-container", pod(hostNetwork=True)), None) == ()
+
+
+@pytest.mark.parametrize(
+    ("item", "keys"),
+    [
+        ({"namespace": "n"}, ["namespace"]),
+        ({"metadata": {"namespace": "n"}}, ["metadata.namespace"]),
+        ({"context": "c"}, ["context"]),
+        ({"spec": {"context": "c", "namespace": "n"}}, []),
+    ],
+)
+def test_in_secure_mode_only_the_queue_chooses_the_place(item: dict[str, Any], keys: list[str]):
+    assert list(refused("kubernetes", {}, item)) == keys
+    assert refused("kubernetes", item, item) == ()
+
+
 def test_only_a_few_keys_are_named():
     many = pod(initContainers=[{"image": str(number)} for number in range(100)])
     assert len(refused("kubernetes", {}, many)) == MAX_NAMED
@@ -193,6 +291,9 @@ def test_an_item_belongs_to_the_type_of_its_queue():
 
 def test_the_page_names_all_that_is_locked():
     page = Path(__file__).parents[2] / "docs" / "configuration.md"
-    section = page.read_text(encoding="utf-8").partition("#### What secure mode refuses")[2]
-    named = set(re.findall(r"`([^`]+)`", section.partition("Neither the job")[0]))
-    assert named >= CONTAINER_KEYS | PROGRAM_VARIABLES | POD_KEYS
+    section = page.read_text(encoding="utf-8").partition("#### What an item may not open")[2]
+    opening, _, secure = section.partition("Neither the job")[0].partition("#### ")
+    always = set(re.findall(r"`([^`]+)`", opening))
+    assert always >= OPENING_KEYS | LOOSENING_KEYS | CLUSTER_KEYS
+    named = set(re.findall(r"`([^`]+)`", secure))
+    assert named | always >= CONTAINER_KEYS | PROGRAM_VARIABLES | POD_KEYS | PLACE_KEYS

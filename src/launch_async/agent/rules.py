@@ -5,17 +5,17 @@ import structlog
 from launch_async.agent.tools import Tools
 from launch_async.domain.errors import ItemError, Reason, Unavailable
 from launch_async.domain.item import Item
-from launch_async.domain.policy import QueueDefaults, is_for, refusals
+from launch_async.domain.policy import QueueDefaults, is_for, openings, refusals
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 async def check_rules(item: Item, tools: Tools) -> None:
-    """Hold the item to its queue's resource type, to secure_mode, and to keys of runs.
+    """Hold the item to its queue's resource type and config, to secure_mode, and to keys of runs.
 
     Raises:
         ItemError: a rule forbids the item.
-        Unavailable: secure_mode needs the queue's config, and it cannot be read now.
+        Unavailable: the queue's config decides, and it cannot be read now.
     """
     _check_key(item, tools)
     defaults = await _defaults_of(item, tools)
@@ -49,7 +49,7 @@ async def _defaults_of(item: Item, tools: Tools, *, fresh: bool = False) -> Queu
     try:
         return await tools.configs.defaults_of(item.queue, fresh=fresh)
     except Unavailable:
-        if tools.secure_mode:
+        if tools.secure_mode or openings(item.spec, None):
             raise
         return None  # only the resource type is left to check: no reason to wait
 
@@ -63,12 +63,16 @@ def _broken(item: Item, defaults: QueueDefaults | None, tools: Tools) -> ItemErr
             "resource out."
         )
         return ItemError(msg, reason=Reason.FORBIDDEN)
-    refused = refusals(spec, defaults) if tools.secure_mode else ()
+    if tools.secure_mode:
+        refused = refusals(spec, defaults)
+        why = "this agent is in secure_mode, in which only the queue's config may set"
+    else:
+        refused = openings(spec, defaults)
+        why = "it could open the cluster to the job, so that only the queue's config may set"
     if not refused:
         return None
     keys = ", ".join(f"`{key}`" for key in refused)
-    msg = (
-        f"this agent is in secure_mode, in which only the queue's config may set {keys}. "
-        "Leave it out of the item, or ask the queue's admin to set it."
-    )
+    msg = f"{why} {keys}. Leave it out of the item, or ask the queue's admin to set it."
+    if defaults is None:
+        msg += " The service does not show this agent what the queue's config is."
     return ItemError(msg, reason=Reason.FORBIDDEN)

@@ -20,8 +20,10 @@ class KubernetesPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     namespaces: tuple[str, ...] | None = None
     """Patterns of namespaces that runs may be put into; the default one must be among them."""
-    kinds: tuple[str, ...] | None = None
+    allowed_kinds: tuple[str, ...] | None = None
     """Patterns of `apiVersion/kind` that may be made, such as `batch/v1/Job` and `*/RayJob`."""
+    config_files: tuple[str, ...] | None = None
+    """Kubeconfigs that may be named: programs in them run as the agent."""
     service_accounts: tuple[str, ...] | None = None
     """Patterns of service accounts that pods may name."""
     allow: frozenset[str] | None = None
@@ -29,9 +31,16 @@ class KubernetesPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     def check_cluster(self, config_file: str | None, context: str | None) -> None:
         """Raises ItemError when another cluster than the agent's own may not be named."""
-        for key, value in (("configFile", config_file), ("context", context)):
-            if value is not None:
-                self._require(key, (key,))
+        files = self.config_files
+        if config_file is not None and files is not None and config_file not in files:
+            listed = ", ".join(files) or "none"
+            raise _forbidden(
+                f"`configFile` names {config_file}, which is no kubeconfig that queues of this agent"
+                f" may use (agent.kubernetes.config_files: {listed}). Name another, or let the"
+                " agent's operator add it."
+            )
+        if context is not None:
+            self._require("context", ("context",))
 
     def check_namespace(self, namespace: str) -> None:
         """Raises ItemError when runs may not be put there."""
@@ -45,11 +54,11 @@ class KubernetesPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     def check_kind(self, api_version: str, kind: str) -> None:
         """Raises ItemError when nothing of this kind may be made."""
-        if not _matches(f"{api_version}/{kind}", self.kinds):
-            listed = ", ".join(self.kinds or ()) or "none"
+        if not _matches(f"{api_version}/{kind}", self.allowed_kinds):
+            listed = ", ".join(self.allowed_kinds or ()) or "none"
             raise _forbidden(
                 f"{api_version}/{kind} is no kind that this agent makes"
-                f" (agent.kubernetes.kinds: {listed}). Use another, or let the agent's operator"
+                f" (agent.kubernetes.allowed_kinds: {listed}). Use another, or let the agent's operator"
                 " add it."
             )
 
@@ -156,6 +165,6 @@ _OPENING_KEYS: dict[str, Callable[[Any], bool]] = {
     "procMount": lambda value: value not in (None, "Default"),
     "serviceAccountToken": _given,
 }
-OPENINGS = frozenset({*_OPENING_KEYS, "configFile", "context", "unconfined"})
+OPENINGS = frozenset({*_OPENING_KEYS, "context", "unconfined"})
 """What opens the cluster, its nodes or another cluster. `unconfined`: without seccomp or AppArmor;
-`context` and `configFile`: another cluster than the agent's own."""
+`context`: another cluster of the same kubeconfig."""
