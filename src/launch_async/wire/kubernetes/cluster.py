@@ -187,6 +187,7 @@ class KubeCluster:
 
         Raises:
             Silence: nothing came for `idle_seconds`.
+            BrokenOff: the connection ended before the watch did.
         """
         request = Request(method="GET", path=path, verb="watch", params=params)
         return self._requests.lines(Stream(request, idle_seconds=idle_seconds))
@@ -199,7 +200,7 @@ class KubeCluster:
         Without `idle_seconds` only a connection that is dead ends the wait for more.
 
         Raises:
-            Silence: nothing came for `idle_seconds`.
+            Silence, BrokenOff: as `lines`.
         """
         request = Request(method="GET", path=path, verb="logs", params=params)
         return self._requests.pieces(Stream(request, idle_seconds=idle_seconds))

@@ -61,6 +61,10 @@ class Silence(Unavailable):
     """A stream was open and brought nothing for as long as it may: nobody may be there."""
 
 
+class BrokenOff(Unavailable):
+    """A stream was open and ended before its end."""
+
+
 class _Details(msgspec.Struct, frozen=True, rename="camel"):
     retry_after_seconds: float | None = None
 

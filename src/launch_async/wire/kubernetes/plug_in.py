@@ -152,14 +152,14 @@ async def _heard(plug_in: PlugIn, process: Process) -> tuple[int, bytes, Sequenc
         ended = [anyio.Event(), anyio.Event()]
         readers.start_soon(_read, process.stdout, output.extend, ended[0], name="plug-in answers")
         readers.start_soon(_read, process.stderr, words.feed, ended[1], name="plug-in says")
-        code = await process.wait()
+        await process.wait()
         with anyio.move_on_after(_LAST_WORDS_SECONDS):
             for end in ended:
                 await end.wait()
         readers.cancel_scope.cancel()
     if len(output) > MAX_OUTPUT_BYTES:
         raise _failed(plug_in, "prints without an end")
-    return code, bytes(output), words.lines(1)
+    return process.returncode or 0, bytes(output), words.lines(1)
 
 
 async def _read(stream: ByteReceiveStream | None, feed: Any, ended: anyio.Event) -> None:

@@ -15,7 +15,7 @@ from launch_async import __version__
 from launch_async.domain.errors import AgentUnfit, ConfigError, Unavailable
 from launch_async.wire.bulkhead import Bulkhead
 from launch_async.wire.kubernetes.access import Access, Way
-from launch_async.wire.kubernetes.errors import Silence, refusal, status_of
+from launch_async.wire.kubernetes.errors import BrokenOff, Silence, refusal, status_of
 from launch_async.wire.network import CA_VARIABLES, proxy_for
 from launch_async.wire.throttling import retry_after_seconds
 
@@ -272,7 +272,7 @@ async def _until_silent(
             f"{_label(response)} brought nothing for {stream.idle_seconds or 0:.0f} s"
         )
     except (aiohttp.ClientError, OSError) as error:
-        failure = Unavailable(f"{_label(response)} broke off ({_why(error)})")
+        failure = BrokenOff(f"{_label(response)} broke off ({_why(error)})")
     raise failure
 
 
