@@ -13,6 +13,7 @@ Document = dict[str, Any]
 MAX_DEPTH = 80
 """No real manifest is nested so deep; Python's stack ends at a multiple of it."""
 MAX_PLACE_CHARACTERS = 200
+MAX_QUOTED_CHARACTERS = 80
 
 _PLAIN = re.compile(r"[\w-]+", re.ASCII)
 _INT64 = 1 << 63
@@ -36,6 +37,11 @@ def place(path: Path) -> str:
     if len(text) > MAX_PLACE_CHARACTERS:
         text = f"{text[:MAX_PLACE_CHARACTERS]}…"
     return f"`{text}`" if text else "the whole of it"
+
+
+def quoted(text: str) -> str:
+    """A text that somebody wrote, for an error: short, and without characters that do not print."""
+    return repr(text if len(text) <= MAX_QUOTED_CHARACTERS else f"{text[:MAX_QUOTED_CHARACTERS]}…")
 
 
 def copied(value: Any, path: Path = ()) -> Any:

@@ -16,6 +16,7 @@ from launch_async.adapters.runners.kubernetes.fields import (
     copied,
     invalid,
     make_object,
+    quoted,
     read_object,
     read_text,
 )
@@ -103,7 +104,8 @@ def place_of(resource_args: Mapping[str, Any], policy: KubernetesPolicy) -> Plac
     namespace = read_text(metadata, "namespace", ("metadata",)) or read_text(args, "namespace", ())
     if namespace is not None and not is_dns_label(namespace):
         raise invalid(
-            ("namespace",), f"is {namespace!r}: write it in lower-case letters, digits and dashes."
+            ("namespace",),
+            f"is {quoted(namespace)}: write it in lower-case letters, digits and dashes.",
         )
     place = Place(
         config_file=read_text(args, "configFile", ()),

@@ -27,7 +27,6 @@ class PodTemplate(msgspec.Struct, frozen=True):
     fields: Document
     spec: Document
     containers: tuple[Container, ...]
-    init_containers: tuple[Container, ...]
 
     @property
     def spec_path(self) -> Path:
@@ -49,16 +48,18 @@ def containers_of(pods: Sequence[PodTemplate]) -> tuple[Container, ...]:
     return tuple(container for pod in pods for container in pod.containers)
 
 
+def init_containers_of(pod: PodTemplate) -> tuple[Container, ...]:
+    """Those that prepare the pod, as it is now.
+
+    Raises:
+        ItemError: they are no list of objects.
+    """
+    return _containers(pod.spec, "initContainers", pod.spec_path)
+
+
 def _template(fields: Document, path: Path) -> PodTemplate:
     spec: Document = fields["spec"]
-    spec_path = (*path, "spec")
-    return PodTemplate(
-        path,
-        fields,
-        spec,
-        _containers(spec, "containers", spec_path),
-        _containers(spec, "initContainers", spec_path),
-    )
+    return PodTemplate(path, fields, spec, _containers(spec, "containers", (*path, "spec")))
 
 
 def _containers(spec: Document, key: str, path: Path) -> tuple[Container, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from launch_async.adapters.runners.kubernetes.fields import Path, place
+from launch_async.adapters.runners.kubernetes.fields import Path, place, quoted
 from launch_async.domain.errors import ItemError, Reason
 
 
@@ -35,9 +35,9 @@ class KubernetesPolicy(msgspec.Struct, frozen=True, kw_only=True):
         if config_file is not None and files is not None and config_file not in files:
             listed = ", ".join(files) or "none"
             raise _forbidden(
-                f"`configFile` names {config_file}, which is no kubeconfig that queues of this agent"
-                f" may use (agent.kubernetes.config_files: {listed}). Name another, or let the"
-                " agent's operator add it."
+                f"`configFile` names {quoted(config_file)}, which is no kubeconfig that queues of"
+                f" this agent may use (agent.kubernetes.config_files: {listed}). Name another, or"
+                " let the agent's operator add it."
             )
         if context is not None:
             self._require("context", ("context",))
@@ -58,8 +58,8 @@ class KubernetesPolicy(msgspec.Struct, frozen=True, kw_only=True):
             listed = ", ".join(self.allowed_kinds or ()) or "none"
             raise _forbidden(
                 f"{api_version}/{kind} is no kind that this agent makes"
-                f" (agent.kubernetes.allowed_kinds: {listed}). Use another, or let the agent's operator"
-                " add it."
+                f" (agent.kubernetes.allowed_kinds: {listed}). Use another, or let the agent's"
+                " operator add it."
             )
 
     def check_body(self, body: Any) -> None:

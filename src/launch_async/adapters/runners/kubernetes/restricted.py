@@ -6,7 +6,11 @@ A container keeps its engine's own capabilities by `capabilities: {}`.
 """
 
 from launch_async.adapters.runners.kubernetes.fields import make_object, read_object
-from launch_async.adapters.runners.kubernetes.pods import Container, PodTemplate
+from launch_async.adapters.runners.kubernetes.pods import (
+    Container,
+    PodTemplate,
+    init_containers_of,
+)
 
 _SYS_ADMIN = ("SYS_ADMIN", "CAP_SYS_ADMIN", "ALL", "CAP_ALL")
 
@@ -17,10 +21,10 @@ def restrict(pod: PodTemplate) -> None:
     Raises:
         ItemError: a security context is no object.
     """
-    if read_object(pod.spec, "os", pod.spec_path).get("name") == "windows":
+    if pod.spec.get("os") == {"name": "windows"}:
         return  # the API server refuses these fields there
     whole = read_object(pod.spec, "securityContext", pod.spec_path)
-    for container in (*pod.init_containers, *pod.containers):
+    for container in (*init_containers_of(pod), *pod.containers):
         _restrict(container, profiled=whole.get("seccompProfile") is not None)
 
 

@@ -13,6 +13,7 @@ from launch_async.adapters.runners.kubernetes.fields import (
     Path,
     invalid,
     make_object,
+    quoted,
     read_text,
 )
 
@@ -26,7 +27,7 @@ _JOB_FIELDS = frozenset(
     | {"podFailurePolicy", "podReplacementPolicy", "selector", "successPolicy", "suspend"}
     | {"template", "ttlSecondsAfterFinished"}
 )
-_API_VERSION = re.compile(r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?v[a-z0-9]+", re.ASCII)
+_API_VERSION = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?v[a-z0-9]{1,62}", re.ASCII)
 _KIND = re.compile(r"[A-Z][A-Za-z0-9]{0,62}", re.ASCII)
 
 
@@ -74,16 +75,20 @@ def _identify(body: Document) -> Shape:
         api_version = f"{group}/{version}" if group else version
     if kind is None:
         if api_version is not None and not api_version.startswith("batch/"):
-            raise invalid(("kind",), f"is missing: say what of {api_version!r} it is.")
+            raise invalid(("kind",), f"is missing: say what of {quoted(api_version)} it is.")
         kind = "Job"
     if api_version is None:
         api_version = {"Job": "batch/v1", "Pod": "v1"}.get(kind)
     if api_version is None:
-        raise invalid(("apiVersion",), f"is missing: say whose kind {kind!r} is, as group/version.")
+        raise invalid(
+            ("apiVersion",), f"is missing: say whose kind {quoted(kind)} is, as group/version."
+        )
     if not _API_VERSION.fullmatch(api_version):
-        raise invalid(("apiVersion",), f"is {api_version!r}: write it like batch/v1 or ray.io/v1.")
+        raise invalid(
+            ("apiVersion",), f"is {quoted(api_version)}: write it like batch/v1 or ray.io/v1."
+        )
     if not _KIND.fullmatch(kind):
-        raise invalid(("kind",), f"is {kind!r}: write it like Job or PyTorchJob.")
+        raise invalid(("kind",), f"is {quoted(kind)}: write it like Job or PyTorchJob.")
     return Shape(api_version=api_version, kind=kind)
 
 
