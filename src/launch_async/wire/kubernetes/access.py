@@ -16,7 +16,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -41,7 +41,7 @@ from launch_async.wire.network import ca_file_of
 MIN_INTERVAL_SECONDS = 10.0
 """Between two reads, whatever ends or is refused meanwhile: each may run a program."""
 READ_SECONDS = 30.0
-"""For files, which may be on a disk that hangs, and for an OpenID issuer."""
+"""For files, which may be on a disk that hangs."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -74,7 +74,7 @@ class Access:
         server: str | None = None,
         service_account: Path = SERVICE_ACCOUNT,
         plug_in_seconds: float = plug_in.TIMEOUT_SECONDS,
-        min_interval_seconds: float = MIN_INTERVAL_SECONDS,
+        now: Callable[[], float] = anyio.current_time,
     ) -> None:
         self._config_file = config_file
         self._files: tuple[Path, ...] | None = None
@@ -83,10 +83,9 @@ class Access:
         self._server = server
         self._service_account = service_account
         self._plug_in_seconds = plug_in_seconds
-        self._min_interval_seconds = min_interval_seconds
+        self._now = now
         self._place: Place | None = None
         self._tls: tuple[Tls, ssl.SSLContext] | None = None
-        self._logins: dict[bytes, dict[str, Any]] = {}
         self._lock = anyio.Lock()
         self._held: Way | None = None
         self._renew_at = -math.inf
@@ -111,24 +110,24 @@ class Access:
             ConfigError: the configuration is wrong, and nothing that was read before still holds.
             Unavailable: nobody gives a token, likewise.
         """
-        held, now = self._held, anyio.current_time()
+        held, now = self._held, self._now()
         if held is not None and now < self._renew_at:
             return held
         if held is not None and now < self._ends_at and self._lock.locked():
             return held  # somebody sees to the next one
         async with self._lock:
-            now = anyio.current_time()
+            now = self._now()
             if self._held is not None and now < self._renew_at:
                 return self._held
             try:
                 return await self._renew()
             except (ConfigError, Unavailable) as error:
-                if self._held is None or anyio.current_time() >= self._ends_at:
+                if self._held is None or self._now() >= self._ends_at:
                     raise
                 log.warning(
                     "kubernetes login not renewed", server=self._held.server, why=str(error)
                 )
-                self._renew_at = anyio.current_time() + RETRY_SECONDS
+                self._renew_at = min(self._now() + RETRY_SECONDS, self._ends_at)
                 return self._held
 
     async def another(self, refused: Way) -> Way | None:
@@ -140,16 +139,19 @@ class Access:
         async with self._lock:
             if self._held is not None and self._held is not refused:
                 return self._held
-            if anyio.current_time() < self._forced_at + self._min_interval_seconds:
+            if self._now() < self._forced_at + MIN_INTERVAL_SECONDS:
                 return None
-            self._forced_at = anyio.current_time()
+            self._forced_at = self._now()
             way = await self._renew()
-            return None if _same(way, refused) else way
+            if _same(way, refused):
+                self._held = refused
+                return None
+            return way
 
     async def _renew(self) -> Way:
         """Read and log in; who comes just after a failure gets the same one."""
-        now = anyio.current_time()
-        if self._failure is not None and now < self._read_at + self._min_interval_seconds:
+        now = self._now()
+        if self._failure is not None and now < self._read_at + MIN_INTERVAL_SECONDS:
             raise self._failure.with_traceback(None)
         try:
             way, lifetime_seconds = await self._read()
@@ -157,10 +159,10 @@ class Access:
             self._failure = error
             raise
         finally:
-            self._read_at = anyio.current_time()
+            self._read_at = self._now()
         self._failure = None
         now = self._read_at
-        lasting = max(lifetime_seconds, self._min_interval_seconds)
+        lasting = max(lifetime_seconds, MIN_INTERVAL_SECONDS)
         self._renew_at = now + lasting * FRESH_SHARE
         self._ends_at = now + lasting if self._expires else math.inf
         self._held = way
@@ -211,7 +213,7 @@ class Access:
                 msg = f"there is no kubeconfig that could have the context {self._context}"
                 raise ConfigError(msg)
             return in_cluster(self._environ, self._service_account)
-        place = read_kubeconfig(self._files, self._context, self._logins)
+        place = read_kubeconfig(self._files, self._context)
         if place.plug_in is not None:
             plug_in.require(place.plug_in, self._environ)
         return place

@@ -24,7 +24,8 @@ from launch_async.kit.ratelimit import TokenBucket
 from launch_async.ports.backends import BackendView
 from launch_async.wire.bulkhead import Bulkhead
 from launch_async.wire.kubernetes.access import Access
-from launch_async.wire.kubernetes.requests import Failed, Request, Requests, Stream
+from launch_async.wire.kubernetes.errors import KubeRefused
+from launch_async.wire.kubernetes.requests import CALL_SECONDS, Failed, Request, Requests, Stream
 
 FIELD_MANAGER = "launch-async"
 
@@ -67,6 +68,7 @@ class KubeCluster:
         burst: int = 100,
         name: str = "kubernetes",
         server: str | None = None,
+        call_seconds: float = CALL_SECONDS,
     ) -> None:
         """`server` replaces the address that the configuration names."""
         self.name = name
@@ -81,7 +83,7 @@ class KubeCluster:
             ),
             breaker=Breaker(failures=_FAILURES, open_seconds=_OPEN_SECONDS),
         )
-        self._requests = Requests(self.access, self.bulkhead)
+        self._requests = Requests(self.access, self.bulkhead, call_seconds=call_seconds)
         self._namespace: str | None = None
 
     @property
@@ -112,7 +114,11 @@ class KubeCluster:
         Raises:
             Unavailable: it does not; the text says why and the remedy.
         """
-        await self._answered(Request(method="GET", path="/api", verb="get"), tries=1)
+        try:
+            await self._answered(Request(method="GET", path="/api", verb="get"), tries=1)
+        except KubeRefused as error:
+            msg = f"{self.name} has no use for our login ({error.status}): {error.message}"
+            raise Unavailable(msg) from error
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> bytes:
         """An object or a page of a list."""

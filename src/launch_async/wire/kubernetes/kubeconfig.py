@@ -21,10 +21,9 @@ from launch_async.wire.kubernetes.places import FILE_SECONDS, Place
 from launch_async.wire.kubernetes.plug_in import PlugIn
 from launch_async.wire.kubernetes.tls import Tls
 
-OIDC_SECONDS = 300.0
-"""How often the library looks whether an OpenID token must be replaced."""
 MAX_NAMES = 20
 
+_LOGINS = ("token", "username", "password")
 _EXTENSION = "client.authentication.k8s.io/exec"
 
 T = TypeVar("T")
@@ -72,6 +71,7 @@ class _Exec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 class _Provider(msgspec.Struct, frozen=True):
     name: str
+    config: dict[str, str] | None = None
 
 
 class _User(_Kebab, frozen=True, kw_only=True):
@@ -106,21 +106,16 @@ class _Entry(msgspec.Struct, frozen=True):
             raise ConfigError(f"{what}-data is not base64") from None
 
 
-def read_kubeconfig(
-    files: Sequence[Path], context: str | None, renewed: dict[bytes, dict[str, Any]]
-) -> Place:
+def read_kubeconfig(files: Sequence[Path], context: str | None) -> Place:
     """What these files, merged, say of a context or of their current one. Blocks, for a second
-    at its first use, and for a request when an OpenID token is due.
-
-    `renewed` keeps what became of OpenID logins, whose files are never written: issuers may take
-    each refresh token once.
+    at its first use.
 
     Raises:
         ConfigError: they are wrong, or have no such context.
     """
     said = ":".join(str(path) for path in files)
     try:
-        return _place(_merged(said), context, renewed)
+        return _place(_merged(said), context)
     except ConfigError as error:
         raise ConfigError(f"kubeconfig {said}: {error}") from error
     except LaunchError:
@@ -154,9 +149,7 @@ def _library(module: str) -> Any:
         raise ConfigError(msg) from None
 
 
-def _place(
-    merged: Mapping[str, Any], wanted: str | None, renewed: dict[bytes, dict[str, Any]]
-) -> Place:
+def _place(merged: Mapping[str, Any], wanted: str | None) -> Place:
     name = wanted or merged.get("current-context")
     if not name:
         have = _names(_entries(merged, "contexts"))
@@ -175,7 +168,7 @@ def _place(
         user.client_certificate_data, user.client_certificate, "client-certificate"
     )
     key = user_entry.bytes_of(user.client_key_data, user.client_key, "client-key")
-    authorization, lifetime_seconds = _login(user_entry, user, name, renewed)
+    authorization, lifetime_seconds = _login(user_entry, user, name)
     return Place(
         context=name,
         server=_address(cluster.server, "server"),
@@ -195,32 +188,34 @@ def _place(
     )
 
 
-def _login(
-    entry: _Entry, user: _User, context: str, renewed: dict[bytes, dict[str, Any]]
-) -> tuple[Secret[str] | None, float]:
+def _login(entry: _Entry, user: _User, context: str) -> tuple[Secret[str] | None, float]:
     """The Authorization header that the library makes of an entry, and how long it is good."""
-    if user.exec is not None:
+    content = {key: entry.content[key] for key in _LOGINS if entry.content.get(key)}
+    lifetime_seconds = math.inf
+    if user.token_file:  # before `token`, as with kubectl
+        content = {"tokenFile": str(entry.folder / user.token_file)}
+        lifetime_seconds = FILE_SECONDS
+    elif user.auth_provider is not None:
+        content = {"token": _openid_token(user.auth_provider, context)}
+        lifetime_seconds = FILE_SECONDS
+    if user.exec is not None or not content:
         return None, math.inf
-    provider = user.auth_provider.name if user.auth_provider else ""
-    if provider not in {"", "oidc"}:
-        msg = (
-            f"context {context} logs in by the auth-provider {provider}, which Kubernetes has given"
-            " up: make the entry anew, as by `gcloud container clusters get-credentials`"
-        )
-        raise ConfigError(msg)
-    kept = ["token", "tokenFile", "username", "password", "auth-provider"]
-    if user.token_file:
-        kept.remove("token")  # kubectl's order
-    content = {key: entry.content[key] for key in kept if entry.content.get(key)}
-    if user.token_file:
-        content["tokenFile"] = str(entry.folder / user.token_file)
-    if not content:
-        return None, math.inf
-    if provider:
-        content = renewed.setdefault(msgspec.json.encode(content), content)
-    header = asyncio.run(_header(content))
-    lifetime_seconds = FILE_SECONDS if user.token_file else math.inf
-    return header, OIDC_SECONDS if provider else lifetime_seconds
+    return asyncio.run(_header(content)), lifetime_seconds
+
+
+def _openid_token(provider: _Provider, context: str) -> str:
+    """The one that kubectl wrote there at its last use. The library could renew it, but it sends
+    the client's secret to issuers without looking at their certificate [source:
+    kubernetes_asyncio 36.1, config/openid.py].
+    """
+    token = (provider.config or {}).get("id-token", "")
+    if provider.name == "oidc" and token:
+        return token
+    msg = (
+        f"context {context} logs in by the auth-provider {provider.name}, which is of no use here:"
+        " make its entry anew with a login program, such as kubelogin, gke-gcloud-auth-plugin"
+    )
+    raise ConfigError(msg)
 
 
 async def _header(user: dict[str, Any]) -> Secret[str] | None:
@@ -305,7 +300,7 @@ def _entry(merged: Mapping[str, Any], what: str, name: str) -> _Entry:
     if name in entries:
         return entries[name]
     near = get_close_matches(name, entries, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = f"; did you mean {near[0]}?" if near else "."
     raise ConfigError(f"has no {what} {name}{hint} It has: {_names(entries)}")
 
 

@@ -1,10 +1,10 @@
 """Requests to one API server over aiohttp, each made once, its failures sorted by who must act."""
 
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 import anyio
@@ -25,8 +25,6 @@ MAX_ANSWER_BYTES = 256 << 20
 """Of one page; a page has 500 objects, of at most 1.5 MiB each, and usually of a few KiB."""
 MAX_LINE_BYTES = 32 << 20
 PIECE_BYTES = 64 * 1024
-
-T = TypeVar("T")
 
 MAX_STATUS_BYTES = 1 << 20
 
@@ -83,9 +81,13 @@ class Stream(msgspec.Struct, frozen=True):
 class Requests:
     """Makes them, through one session that opens at its first use."""
 
-    def __init__(self, access: Access, bulkhead: Bulkhead) -> None:
+    def __init__(
+        self, access: Access, bulkhead: Bulkhead, *, call_seconds: float = CALL_SECONDS
+    ) -> None:
+        """`call_seconds`: in which a call must end, and a stream begin."""
         self._access = access
         self._bulkhead = bulkhead
+        self._call_seconds = call_seconds
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -102,7 +104,7 @@ class Requests:
             Failed: 429, 5xx, silence.
             Unavailable: held back, or our login is refused or cannot be had.
         """
-        limits = aiohttp.ClientTimeout(total=CALL_SECONDS, sock_connect=CONNECT_SECONDS)
+        limits = aiohttp.ClientTimeout(total=self._call_seconds, sock_connect=CONNECT_SECONDS)
         async with self._bulkhead.place(), await self._send(request, limits) as response:
             try:
                 return await _bounded(response)
@@ -155,11 +157,14 @@ class Requests:
         self, request: Request, limits: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse:
         """The beginning of a good answer; a refused login is replaced once."""
-        way = await self._login(self._access.way())
+        try:
+            way = await self._access.way()
+        except ConfigError as error:
+            raise Unavailable(str(error)) from error
         response = await self._send_by(way, request, limits)
         try:
             if response.status == HTTPStatus.UNAUTHORIZED:
-                other = await self._login(self._access.another(way))
+                other = await self._another(way, _label(response))
                 if other is not None:
                     response.close()
                     response = await self._send_by(other, request, limits)
@@ -169,11 +174,12 @@ class Requests:
             raise
         return response
 
-    async def _login(self, asked: Awaitable[T]) -> T:
+    async def _another(self, refused: Way, label: str) -> Way | None:
         try:
-            return await asked
-        except ConfigError as error:
-            raise Unavailable(str(error)) from error
+            return await self._access.another(refused)
+        except (ConfigError, Unavailable) as error:
+            msg = f"{label} answered 401, and another login cannot be had: {error}"
+            raise Unavailable(msg) from error
 
     async def _send_by(
         self, way: Way, request: Request, limits: aiohttp.ClientTimeout
@@ -184,7 +190,7 @@ class Requests:
         began = anyio.current_time()
         try:
             proxy = way.proxy or proxy_for(way.server)
-            with anyio.fail_after(CALL_SECONDS):
+            with anyio.fail_after(self._call_seconds):
                 return await self._session_now().request(
                     request.method,
                     URL(way.server + request.path),
