@@ -45,6 +45,7 @@ class Reason(StrEnum):
     EXIT_CODE = "exit_code"
     KILLED = "killed"
     OUT_OF_MEMORY = "out_of_memory"
+    OUT_OF_DISK = "out_of_disk"
     VANISHED = "vanished"
     STOPPED = "stopped"
     INTERNAL = "internal"

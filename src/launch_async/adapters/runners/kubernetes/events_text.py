@@ -12,17 +12,17 @@ from launch_async.domain.run import StartCause
 
 MAX_CHARACTERS = 400
 
-REFUSED_EVENT = "FailedCreate"
+REFUSALS = ("FailedCreate", "FailedCreatePod")
+"""Events about the owner of pods: the API server let it make none."""
 
 CAUSES = {
-    REFUSED_EVENT: StartCause.REFUSED,
     "FailedMount": StartCause.VOLUME,
     "FailedAttachVolume": StartCause.VOLUME,
     "FailedMapVolume": StartCause.VOLUME,
     "FailedCreatePodSandBox": StartCause.CONTAINER,
     "NetworkNotReady": StartCause.CONTAINER,
 }
-"""Events that say why something does not start, where the objects themselves do not."""
+"""Events about a pod that say why it does not start, where the pod itself does not."""
 
 _TOLD = {
     "NotTriggerScaleUp": "the cluster adds no node for it",

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-_WANTED_CONDITIONS = frozenset({"PodScheduled", "DisruptionTarget", "Ready"})
+_WANTED_CONDITIONS = frozenset({"PodScheduled", "Ready", "DisruptionTarget", "TerminationTarget"})
 
 
 class _Frozen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -40,6 +40,7 @@ class Annotations(_Frozen, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
 
     origin: str = msgspec.field(default="", name="launch-async/origin")
     ttl: str = msgspec.field(default="", name="launch-async/ttl")
+    image: str = msgspec.field(default="", name="launch-async/image")
     main_container: str = msgspec.field(default="", name="kubectl.kubernetes.io/default-container")
 
 
@@ -293,6 +294,8 @@ class CustomStatus(_Camel, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
     conditions: Any = None
     replicated_jobs_status: Any = None
     completion_time: Any = None
+    restarts: Any = None
+    retry_count: Any = None
     reason: Any = None
     message: Any = None
 
