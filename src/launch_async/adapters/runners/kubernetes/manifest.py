@@ -56,12 +56,12 @@ from launch_async.ports.runner import ImageWork, LaunchOrder
 UNKNOWN_IMAGE = "image.invalid/not-known-yet"
 """In the place of an image that is still to be built; no registry can have this name."""
 
-_HELPERS = frozenset(
+HELPER_KEYS = frozenset(
     {"namespace", "configFile", "context", "group", "version", "builder"}
     | {"wait_for_ready", "wait_timeout"}
 )
 """Keys of W&B's resource configs that are for the agent; its own sends them to the cluster."""
-_SET_BY_SERVER = frozenset(
+SET_BY_SERVER = frozenset(
     {"generateName", "uid", "resourceVersion", "generation", "creationTimestamp"}
     | {"deletionTimestamp", "managedFields", "selfLink"}
 )
@@ -91,6 +91,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Secret that the pods wait for; None: the run has no secrets."""
     pull_secret_name: str | None = None
     """Secret with logins of registries; None: the pods name none of ours."""
+
+    def owner_reference(self, uid: str) -> dict[str, str]:
+        """What names the object as the owner of another: the cluster removes that one with it."""
+        return {"apiVersion": self.api_version, "kind": self.kind, "name": self.name, "uid": uid}
 
 
 def place_of(resource_args: Mapping[str, Any], policy: KubernetesPolicy) -> Place:
@@ -140,7 +144,7 @@ def make_manifest(
     shape = complete(body)
     policy.check_kind(shape.api_version, shape.kind)
     policy.check_body(body)
-    for key in (*_HELPERS, "status"):
+    for key in (*HELPER_KEYS, "status"):
         body.pop(key, None)
     name = _name(body, namespace, order)
     manifest = Manifest(
@@ -165,7 +169,7 @@ def _name(body: Document, namespace: str, order: LaunchOrder) -> str:
     wanted = read_text(metadata, "name", ("metadata",)) or read_text(
         metadata, "generateName", ("metadata",)
     )
-    for key in _SET_BY_SERVER:
+    for key in SET_BY_SERVER:
         metadata.pop(key, None)
     name = object_name(wanted or DEFAULT_PREFIX, order.run.run_id, order.item_id)
     metadata["name"], metadata["namespace"] = name, namespace

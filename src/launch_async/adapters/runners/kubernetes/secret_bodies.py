@@ -59,14 +59,7 @@ def _metadata(manifest: Manifest, order: LaunchOrder, name: str, owner_uid: str)
         "name": name,
         "namespace": manifest.namespace,
         "labels": {**run_labels(order.origin), MANAGED_LABEL: MANAGED_BY},
-        "ownerReferences": [
-            {
-                "apiVersion": manifest.api_version,
-                "kind": manifest.kind,
-                "name": manifest.name,
-                "uid": owner_uid,
-            }
-        ],
+        "ownerReferences": [manifest.owner_reference(owner_uid)],
     }
 
 

@@ -56,8 +56,7 @@ def complete(body: Document) -> Shape:
     Raises:
         ItemError: the kind cannot be told, or a field is not what it should be.
     """
-    shape = _identify(body)
-    body["apiVersion"], body["kind"] = shape.api_version, shape.kind
+    shape = identify(body)
     if shape.is_job:
         return msgspec.structs.replace(shape, ttl_seconds=_complete_job(body))
     if shape.is_plain:
@@ -65,8 +64,14 @@ def complete(body: Document) -> Shape:
     return shape
 
 
-def _identify(body: Document) -> Shape:
-    """As W&B's agent does, `group` and `version` go before `apiVersion`."""
+def identify(body: Document) -> Shape:
+    """Find out the kind, and write it down; without a word of it, it is a Job.
+
+    As with W&B's agent, `group` and `version` go before `apiVersion`.
+
+    Raises:
+        ItemError: the kind cannot be told.
+    """
     api_version, kind = read_text(body, "apiVersion", ()), read_text(body, "kind", ())
     group, version = read_text(body, "group", ()), read_text(body, "version", ())
     if group is not None or version is not None:
@@ -89,6 +94,7 @@ def _identify(body: Document) -> Shape:
         )
     if not _KIND.fullmatch(kind):
         raise invalid(("kind",), f"is {quoted(kind)}: write it like Job or PyTorchJob.")
+    body["apiVersion"], body["kind"] = api_version, kind
     return Shape(api_version=api_version, kind=kind)
 
 
