@@ -40,40 +40,40 @@ async def site() -> AsyncGenerator[KubeSite]:
 
 
 @pytest.fixture
-async def cluster(site: KubeSite, tmp_path: Path) -> AsyncGenerator[KubeCluster]:
-    async with cluster_of(site, tmp_path) as cluster:
-        yield cluster
+async def kube(site: KubeSite, tmp_path: Path) -> AsyncGenerator[KubeCluster]:
+    async with kube_of(site, tmp_path) as kube:
+        yield kube
 
 
 @asynccontextmanager
-async def cluster_of(
+async def kube_of(
     site: KubeSite, tmp_path: Path, user: Any = None, **settings: Any
 ) -> AsyncGenerator[KubeCluster]:
     path = site.kubeconfig(tmp_path / "config", user)
-    cluster = KubeCluster(config_file=path, environ={}, **settings)
+    kube = KubeCluster(config_file=path, environ={}, **settings)
     try:
-        yield cluster
+        yield kube
     finally:
-        await cluster.close()
+        await kube.close()
 
 
-async def test_a_call_says_who_asks_and_for_what(site: KubeSite, cluster: KubeCluster):
+async def test_a_call_says_who_asks_and_for_what(site: KubeSite, kube: KubeCluster):
     site.on("GET", PODS, answer({"items": []}))
-    body = await cluster.get(PODS, {"labelSelector": "a=b,c in (d)", "continue": "x+/="})
+    body = await kube.get(PODS, {"labelSelector": "a=b,c in (d)", "continue": "x+/="})
     assert json.loads(body) == {"items": []}
     assert dict(site.requests[0].query) == {"labelSelector": "a=b,c in (d)", "continue": "x+/="}
     assert site.logins == ["Bearer a-token"]
 
 
-async def test_objects_are_made_changed_and_deleted_as_asked(site: KubeSite, cluster: KubeCluster):
+async def test_objects_are_made_changed_and_deleted_as_asked(site: KubeSite, kube: KubeCluster):
     for method in ("PATCH", "DELETE"):
         site.on(method, POD, answer({}))
     site.on("POST", PODS, answer({}))
-    await cluster.create(PODS, NAMED, dry_run=True)
-    await cluster.patch(POD, {"a": 1})
-    await cluster.patch(POD, {"a": 2}, kind="apply")
-    await cluster.patch(POD, [{"op": "remove"}], kind="json")
-    await cluster.delete(POD, propagation="Background", grace_seconds=0, uid="u")
+    await kube.create(PODS, NAMED, dry_run=True)
+    await kube.patch(POD, {"a": 1})
+    await kube.patch(POD, {"a": 2}, kind="apply")
+    await kube.patch(POD, [{"op": "remove"}], kind="json")
+    await kube.delete(POD, propagation="Background", grace_seconds=0, uid="u")
     made, merged, applied, edited, deleted = site.requests
     assert dict(made.query) == {"dryRun": "All", "fieldManager": "launch-async"}
     assert [merged.content_type, applied.content_type, edited.content_type] == [
@@ -110,100 +110,98 @@ async def test_objects_are_made_changed_and_deleted_as_asked(site: KubeSite, clu
     ],
 )
 async def test_a_refusal_says_what_it_is_and_is_not_repeated(
-    site: KubeSite, cluster: KubeCluster, code: int, reason: str, said: set[str]
+    site: KubeSite, kube: KubeCluster, code: int, reason: str, said: set[str]
 ):
     site.on("GET", POD, status(code, reason, "the server's own words"))
     with pytest.raises(KubeRefused, match="the server's own words") as caught:
-        await cluster.get(POD)
+        await kube.get(POD)
     names = {"not_found", "exists", "conflict", "forbidden", "expired", "invalid"}
     assert {name for name in names if getattr(caught.value, name)} == said
     assert (caught.value.status, caught.value.reason) == (code, reason)
     assert len(site.asked) == 1
 
 
-async def test_a_refusal_in_other_words_than_kubernetes_is_one(
-    site: KubeSite, cluster: KubeCluster
-):
+async def test_a_refusal_in_other_words_than_kubernetes_is_one(site: KubeSite, kube: KubeCluster):
     site.on("GET", POD, text(403, "<html>\n blocked by the firewall"))
     with pytest.raises(KubeRefused, match="<html> blocked by the firewall") as caught:
-        await cluster.get(POD)
+        await kube.get(POD)
     assert (caught.value.forbidden, caught.value.reason) == (True, "")
 
 
 @pytest.mark.parametrize("sick", [text(500, "x"), text(502, "x"), text(503, "x"), hangs_up])
 @pytest.mark.parametrize("verb", ["get", "create", "patch", "delete"])
 async def test_a_call_that_may_be_repeated_outlasts_a_short_outage(
-    site: KubeSite, cluster: KubeCluster, sick: Answer, verb: str
+    site: KubeSite, kube: KubeCluster, sick: Answer, verb: str
 ):
     methods = {"get": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"}
     site.on(methods[verb], PODS, sick, sick, answer({"here": 1}))
     bodies = {"create": [NAMED], "patch": [{}]}.get(verb, [])
-    assert json.loads(await getattr(cluster, verb)(PODS, *bodies)) == {"here": 1}
+    assert json.loads(await getattr(kube, verb)(PODS, *bodies)) == {"here": 1}
     assert len(site.asked) == 3
-    assert cluster.view().retries in {1, 2}  # aiohttp repeats a lost GET by itself, once
+    assert kube.view().retries in {1, 2}  # aiohttp repeats a lost GET by itself, once
 
 
-async def test_what_has_no_name_is_not_made_twice(site: KubeSite, cluster: KubeCluster):
+async def test_what_has_no_name_is_not_made_twice(site: KubeSite, kube: KubeCluster):
     site.on("POST", PODS, hangs_up)
     with pytest.raises(Unavailable):
-        await cluster.create(PODS, {"metadata": {"generateName": "p-"}})
+        await kube.create(PODS, {"metadata": {"generateName": "p-"}})
     assert len(site.asked) == 1
 
 
 async def test_what_was_certainly_not_done_is_repeated_whatever_it_is(
-    site: KubeSite, cluster: KubeCluster
+    site: KubeSite, kube: KubeCluster
 ):
     site.on("POST", PODS, status(429, "TooManyRequests", "later", Retry_After="1"), answer({}))
-    await cluster.create(PODS, {"metadata": {"generateName": "p-"}})
+    await kube.create(PODS, {"metadata": {"generateName": "p-"}})
     assert len(site.asked) == 2
     assert site.moments[1] - site.moments[0] >= 1
 
 
 async def test_an_object_that_was_made_while_the_answer_got_lost_exists(
-    site: KubeSite, cluster: KubeCluster
+    site: KubeSite, kube: KubeCluster
 ):
     site.on("POST", PODS, hangs_up, status(409, "AlreadyExists", 'pods "p" already exists'))
     with pytest.raises(KubeRefused) as caught:
-        await cluster.create(PODS, NAMED)
+        await kube.create(PODS, NAMED)
     assert caught.value.exists
 
 
 async def test_others_wait_too_when_the_server_asks_to_be_left_alone(
-    site: KubeSite, cluster: KubeCluster
+    site: KubeSite, kube: KubeCluster
 ):
     site.on("GET", POD, status(429, "TooManyRequests", "later", Retry_After="1"), answer({}))
     site.on("GET", PODS, answer({}))
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(cluster.get, POD)
+        tasks.start_soon(kube.get, POD)
         while not site.asked:
             await anyio.sleep(0.01)
         await anyio.sleep(0.05)
-        await cluster.get(PODS)
+        await kube.get(PODS)
     assert min(site.moments[1:]) - site.moments[0] >= 1
-    assert cluster.view().throttled == 1
+    assert kube.view().throttled == 1
 
 
-async def test_a_long_wait_is_the_callers(site: KubeSite, cluster: KubeCluster):
+async def test_a_long_wait_is_the_callers(site: KubeSite, kube: KubeCluster):
     site.on("GET", POD, status(429, "TooManyRequests", "later", Retry_After="120"))
     with anyio.fail_after(5), pytest.raises(Unavailable, match="429: later") as caught:
-        await cluster.get(POD)
+        await kube.get(POD)
     assert caught.value.retry_after_seconds == 120
     with anyio.fail_after(5), pytest.raises(Unavailable, match="held back"):
-        await cluster.get(POD)
+        await kube.get(POD)
     assert len(site.asked) == 1
 
 
 async def test_calls_keep_to_their_rate_and_watches_are_not_counted(site: KubeSite, tmp_path: Path):
     site.on("GET", POD, answer({}))
     site.on("GET", PODS, streams(b"{}\n"))
-    async with cluster_of(site, tmp_path, calls_per_second=20, burst=2) as cluster:
+    async with kube_of(site, tmp_path, calls_per_second=20, burst=2) as kube:
         began = anyio.current_time()
         for _ in range(10):
-            assert [line async for line in cluster.lines(PODS, {}, idle_seconds=9)] == [b"", b"{}"]
+            assert [line async for line in kube.lines(PODS, {}, idle_seconds=9)] == [b"", b"{}"]
         assert anyio.current_time() - began < 0.9
         async with anyio.create_task_group() as tasks:
             for _ in range(22):
-                tasks.start_soon(cluster.get, POD)
+                tasks.start_soon(kube.get, POD)
         moments = site.moments[10:]
         assert max(moments) - min(moments) >= 0.95
 
@@ -211,105 +209,105 @@ async def test_calls_keep_to_their_rate_and_watches_are_not_counted(site: KubeSi
 async def test_a_server_that_is_silent_is_left_alone_for_a_while(site: KubeSite, tmp_path: Path):
     site.on("GET", POD, hangs_up)
     site.on("GET", PODS, hangs_up)
-    async with cluster_of(site, tmp_path) as cluster:
+    async with kube_of(site, tmp_path) as kube:
         for path in (POD, PODS):
             with pytest.raises(Unavailable):
-                await cluster.get(path)
+                await kube.get(path)
         asked = len(site.asked)
         with pytest.raises(Unavailable, match="held back") as caught:
-            await cluster.get(PODS)
+            await kube.get(PODS)
         with pytest.raises(Unavailable, match="held back"):
-            await anext(cluster.lines(PODS, {}, idle_seconds=9))
+            await anext(kube.lines(PODS, {}, idle_seconds=9))
         assert len(site.asked) == asked
         assert (caught.value.retry_after_seconds or 0) > 0
-        assert cluster.view().trips == 1
+        assert kube.view().trips == 1
 
 
 async def test_a_call_that_hangs_ends(site: KubeSite, tmp_path: Path):
     site.on("GET", POD, hangs)
     site.on("GET", PODS, hangs)
     site.on("GET", "/half", streams(b'{"items":', then="hang"))
-    async with cluster_of(site, tmp_path, call_seconds=0.2) as cluster:
+    async with kube_of(site, tmp_path, call_seconds=0.2) as kube:
         with anyio.fail_after(10):
             for path in (POD, "/half"):
                 with pytest.raises(Unavailable):
-                    await cluster.get(path)
-            for begin in (cluster.lines, cluster.pieces):
+                    await kube.get(path)
+            for begin in (kube.lines, kube.pieces):
                 with pytest.raises(Unavailable, match="in time"):
                     await anext(begin(PODS, {}, idle_seconds=60))
 
 
-async def test_an_answer_that_breaks_off_is_asked_for_again(site: KubeSite, cluster: KubeCluster):
+async def test_an_answer_that_breaks_off_is_asked_for_again(site: KubeSite, kube: KubeCluster):
     site.on("GET", POD, streams(b'{"half":', then="cut"), answer({"whole": 1}))
-    assert json.loads(await cluster.get(POD)) == {"whole": 1}
+    assert json.loads(await kube.get(POD)) == {"whole": 1}
 
 
-async def test_a_redirect_is_not_followed_with_our_login(site: KubeSite, cluster: KubeCluster):
+async def test_a_redirect_is_not_followed_with_our_login(site: KubeSite, kube: KubeCluster):
     site.on("GET", POD, text(302, "", Location=f"{site.url}/elsewhere"))
     with pytest.raises(Unavailable, match="no API server"):
-        await cluster.get(POD)
+        await kube.get(POD)
     assert site.asked == [f"GET {POD}"]
 
 
 async def test_a_server_that_is_not_there_is_named_with_a_remedy(site: KubeSite, tmp_path: Path):
     async with kube_site() as gone:
         pass
-    async with cluster_of(site, tmp_path, server=gone.url) as cluster:
+    async with kube_of(site, tmp_path, server=gone.url) as kube:
         with pytest.raises(Unavailable, match=rf"{gone.url} cannot be reached.* is it up"):
-            await cluster.check()
+            await kube.check()
 
 
 async def test_a_check_tells_a_server_that_takes_our_login_from_one_that_does_not(
-    site: KubeSite, cluster: KubeCluster
+    site: KubeSite, kube: KubeCluster
 ):
     site.on("GET", "/api", answer({"versions": ["v1"]}))
-    await cluster.check()
+    await kube.check()
     site.on("GET", "/api", status(401, "Unauthorized", "Unauthorized"))
     with pytest.raises(Unavailable, match=r"401.*log in anew"):
-        await cluster.check()
+        await kube.check()
     site.on("GET", "/api", status(403, "Forbidden", "anonymous"))
     with pytest.raises(Unavailable, match="anonymous"):
-        await cluster.check()
+        await kube.check()
 
 
 async def test_a_token_that_was_replaced_on_disk_is_found(site: KubeSite, tmp_path: Path):
     site.on("GET", POD, wants("Bearer new", answer({})))
     token = tmp_path / "token"
     token.write_text("old\n")
-    async with cluster_of(site, tmp_path, {"tokenFile": "token"}) as cluster:
+    async with kube_of(site, tmp_path, {"tokenFile": "token"}) as kube:
         with pytest.raises(Unavailable, match="401"):
-            await cluster.get(POD)
+            await kube.get(POD)
         assert site.logins == ["Bearer old"]  # the same one again is not tried
-    async with cluster_of(site, tmp_path, {"tokenFile": "token"}) as cluster:
+    async with kube_of(site, tmp_path, {"tokenFile": "token"}) as kube:
         site.on("GET", PODS, wants("Bearer old", answer({})))
-        await cluster.get(PODS)
+        await kube.get(PODS)
         token.write_text("new\n")
-        await cluster.get(POD)
+        await kube.get(POD)
         assert site.logins[-2:] == ["Bearer old", "Bearer new"]
 
 
 async def test_many_calls_that_are_refused_at_once_log_in_once(site: KubeSite, tmp_path: Path):
     site.on("GET", POD, wants("Bearer new", answer({})))
     path = site.kubeconfig(tmp_path / "config", {"token": "old"})
-    cluster = KubeCluster(config_file=path, environ={})
-    await cluster.open()
+    kube = KubeCluster(config_file=path, environ={})
+    await kube.open()
     site.kubeconfig(path, {"token": "new"})
     try:
         with anyio.fail_after(10):
             async with anyio.create_task_group() as tasks:
                 for _ in range(20):
-                    tasks.start_soon(cluster.get, POD)
+                    tasks.start_soon(kube.get, POD)
     finally:
-        await cluster.close()
+        await kube.close()
     assert set(site.logins) <= {"Bearer old", "Bearer new"}
 
 
-async def test_lines_of_any_length_are_whole(site: KubeSite, cluster: KubeCluster):
+async def test_lines_of_any_length_are_whole(site: KubeSite, kube: KubeCluster):
     long = b"x" * (6 << 20)
     site.on(
         "GET", PODS, streams(b"on", b"e\ntwo\nth", b"ree\n", b"\n", long, b"\nhalf", then="cut")
     )
-    async with aclosing(cluster.lines(PODS, {"watch": "1"}, idle_seconds=9)) as watch:
+    async with aclosing(kube.lines(PODS, {"watch": "1"}, idle_seconds=9)) as watch:
         lines = [await anext(watch) for _ in range(6)]
         with pytest.raises(BrokenOff):
             await anext(watch)
@@ -317,32 +315,32 @@ async def test_lines_of_any_length_are_whole(site: KubeSite, cluster: KubeCluste
 
 
 async def test_a_watch_says_that_it_is_open_before_anything_comes(
-    site: KubeSite, cluster: KubeCluster
+    site: KubeSite, kube: KubeCluster
 ):
     site.on("GET", PODS, streams(then="hang"))
-    async with aclosing(cluster.lines(PODS, {}, idle_seconds=60)) as watch:
+    async with aclosing(kube.lines(PODS, {}, idle_seconds=60)) as watch:
         with anyio.fail_after(5):
             assert await anext(watch) == b""
 
 
 @pytest.mark.parametrize("verb", ["lines", "pieces"])
-async def test_a_stream_that_brings_nothing_ends(site: KubeSite, cluster: KubeCluster, verb: str):
+async def test_a_stream_that_brings_nothing_ends(site: KubeSite, kube: KubeCluster, verb: str):
     site.on("GET", PODS, streams(b"one\n", then="hang"))
     with anyio.fail_after(5), pytest.raises(Silence):
-        async for _ in getattr(cluster, verb)(PODS, {}, idle_seconds=0.2):
+        async for _ in getattr(kube, verb)(PODS, {}, idle_seconds=0.2):
             pass
 
 
-async def test_logs_come_in_pieces_of_bounded_size(site: KubeSite, cluster: KubeCluster):
+async def test_logs_come_in_pieces_of_bounded_size(site: KubeSite, kube: KubeCluster):
     site.on("GET", PODS, streams(b"x" * 300_000, b"y"))
-    pieces = [piece async for piece in cluster.pieces(PODS, {"follow": "true"})]
+    pieces = [piece async for piece in kube.pieces(PODS, {"follow": "true"})]
     assert b"".join(pieces) == b"x" * 300_000 + b"y"
     assert max(map(len, pieces)) <= 64 * 1024
 
 
 @pytest.mark.parametrize("verb", ["lines", "pieces"])
-async def test_a_stream_that_is_refused_is_none(site: KubeSite, cluster: KubeCluster, verb: str):
-    begin = getattr(cluster, verb)
+async def test_a_stream_that_is_refused_is_none(site: KubeSite, kube: KubeCluster, verb: str):
+    begin = getattr(kube, verb)
     site.on("GET", PODS, status(410, "Expired", "too old"))
     with pytest.raises(KubeRefused) as refused:
         await anext(begin(PODS, {}, idle_seconds=9))
@@ -358,19 +356,19 @@ async def test_the_proxy_of_the_clusters_entry_is_used(site: KubeSite, tmp_path:
     path = site.kubeconfig(
         tmp_path / "config", cluster={"server": "http://api.invalid", "proxy-url": site.url}
     )
-    cluster = KubeCluster(config_file=path, environ={})
+    kube = KubeCluster(config_file=path, environ={})
     try:
-        assert b"through" in await cluster.get(POD)
+        assert b"through" in await kube.get(POD)
     finally:
-        await cluster.close()
+        await kube.close()
     assert site.requests[0].headers["Host"] == "api.invalid"
 
 
 async def test_a_login_never_shows_in_an_error(site: KubeSite, tmp_path: Path):
     site.on("GET", POD, hangs_up)
-    async with cluster_of(site, tmp_path, {"token": "very-secret"}) as cluster:
+    async with kube_of(site, tmp_path, {"token": "very-secret"}) as kube:
         with pytest.raises(Unavailable) as caught:
-            await cluster.get(POD)
+            await kube.get(POD)
     error: BaseException | None = caught.value
     while error is not None:
         assert "very-secret" not in f"{error!r} {error} {vars(error)}"

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from urllib.parse import quote
 
 import anyio
 import msgspec
@@ -19,7 +18,7 @@ MAX_VERSIONS = 500
 
 _API_VERSION = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?/)?v[a-z0-9]{1,62}")
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9]{0,62}")
-_SEGMENT = re.compile(r"[^/%\x00-\x20\x7f]{1,253}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,252}")
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,9 +158,9 @@ class Kinds:
 
 
 def _segment(name: str) -> str:
-    if name in {".", ".."} or not _SEGMENT.fullmatch(name):
+    if not _NAME.fullmatch(name):
         raise _wrong(f"{name!r} cannot be the name of an object or a namespace")
-    return quote(name, safe=":")
+    return name
 
 
 def _wrong(text: str) -> ItemError:
