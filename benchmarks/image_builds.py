@@ -106,7 +106,7 @@ async def compare(folder: Path, buildx: str, rounds: int) -> None:
         _, image = await timed("ours", maker.build, write_code(folder / "first"))
         docker("rmi", image)  # it was for what is found out once
         for number in range(rounds):
-            pair: list[tuple[str, Callable[[Path], Any]]] = [
+            pair: list[tuple[str, Callable[[Any], Any]]] = [
                 ("plain", plain),
                 ("ours", maker.build),
             ]
@@ -283,7 +283,8 @@ async def maker_in(state: Path, buildx: str) -> AsyncGenerator[ImageMaker, None]
         logins=nobody,
         registry=nobody,
         ready=anyio.lowlevel.checkpoint,
-        state_dir=state,
+        folder=state / "builds",
+        private=state / "logins",
         slots=anyio.CapacityLimiter(2),
         keep=Keep(max_age_seconds=1e9, max_bytes=10**9),
     )

@@ -11,6 +11,7 @@ import yaml
 import launch_async
 from launch_async.cli.main import SUBCOMMANDS, main
 from launch_async.config.images import BuilderSection, DockerSection, RegistryLoginConfig
+from launch_async.config.kubernetes import KubernetesSection
 from launch_async.config.model import (
     AgentSection,
     LaunchConfig,
@@ -33,6 +34,7 @@ SECTIONS = {
     "One registry": RegistryLoginConfig,
     "git": GitSettings,
     "docker": DockerSection,
+    "kubernetes": KubernetesSection,
 }
 
 _CODE = re.compile(r"`([^`]*)`")

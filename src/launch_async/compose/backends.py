@@ -25,6 +25,7 @@ from launch_async.adapters.sources.cache import CodeCache
 from launch_async.agent.slots import Slotted
 from launch_async.agent.tools import Target
 from launch_async.compose.images import image_maker
+from launch_async.compose.kubernetes import Pushed, kubernetes_runner
 from launch_async.compose.plugins import plugin_logins, plugin_targets
 from launch_async.config.images import DockerSection, RegistryLoginConfig
 from launch_async.config.model import LaunchConfig
@@ -96,29 +97,46 @@ async def open_targets(
         environments = EnvironmentBuilder(
             state_dir, jobs, keep=keep_of(limits.environments_days, limits.environments_mb)
         )
-        images = image_maker(
-            building,
-            code=code,
-            connection=connection,
-            logins=logins,
-            registry=registry,
-            ready=docker.check,
-            state_dir=state_dir,
-            slots=slots,
-            keep=keep_of(limits.build_logs_days, limits.build_logs_mb),
+        kubernetes = kubernetes_runner(
+            config.agent.kubernetes, environ=environ, state_dir=state_dir, logins=logins
+        )
+        stack.push_async_callback(kubernetes.close)
+        images, pushed = (
+            image_maker(
+                building,
+                code=code,
+                connection=connection,
+                logins=logins,
+                registry=registry,
+                ready=docker.check,
+                folder=state_dir / folder,
+                private=state_dir / "logins",
+                on_engine=on_engine,
+                slots=slots,
+                keep=keep_of(limits.build_logs_days, limits.build_logs_mb),
+            )
+            for folder, on_engine in (("builds", True), ("pushed-builds", False))
         )
         ours = {
             "local-process": Target(runner=process, builder=Slotted(environments, slots)),
             "local-container": Target(runner=docker, builder=images),
+            "kubernetes": Target(
+                runner=kubernetes, builder=Pushed(pushed, destination=building.destination)
+            ),
         }
         plugins = plugin_targets(state_dir, jobs, slots=slots, taken=ours)
         yield Backends(
             targets={**plugins, **ours},
-            services={"code": code.serve, "image builds": images.serve},
+            services={
+                "code": code.serve,
+                "image builds": images.serve,
+                "pushed image builds": pushed.serve,
+            },
             stores={
                 "environments": environments,
                 "code": code,
                 "build logs": images,
+                "pushed build logs": pushed,
                 "images": docker,
             },
         )

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 
 from launch_async.adapters.builders.buildkit import BuildkitBuilder, BuildkitServer
 from launch_async.adapters.builders.buildx import BuildxBuilder
@@ -34,25 +35,33 @@ def image_maker(
     logins: RegistryLogins,
     registry: ImageStore,
     ready: Callable[[], Awaitable[None]],
-    state_dir: Path,
+    folder: Path,
+    private: Path,
     slots: anyio.CapacityLimiter,
     keep: Keep,
+    on_engine: bool = True,
 ) -> ImageMaker:
-    """For targets that run images on the engine of `connection`.
+    """For targets that run images on the engine of `connection`, or elsewhere (`on_engine` False).
+
+    `ready`: whether the engine is; `folder` is the maker's own, `private` for logins.
 
     Raises:
         ConfigError: the section leaves out what its builder needs.
     """
-    pushes = section.destination is not None
-    here = EngineImages(connection, platform=section.platform, pushed=pushes)
-    stores: Sequence[ImageStore] = [here, registry] if pushes else [here]
+    stores: Sequence[ImageStore] = [registry]
+    if on_engine:
+        pushes = section.destination is not None
+        here = EngineImages(connection, platform=section.platform, pushed=pushes)
+        stores = [here, registry] if pushes else [here]
+    elif section.type == "buildkit":
+        ready = anyio.lowlevel.checkpoint
     return ImageMaker(
         code=code,
-        builder=builder_of(section, connection, logins, folder=state_dir / "logins"),
+        builder=builder_of(section, connection, logins, folder=private),
         stores=stores,
         bases=registry,
         ready=ready,
-        folder=state_dir / "builds",
+        folder=folder,
         settings=settings_of(section),
         slots=slots,
         keep=keep,

@@ -18,6 +18,7 @@ from launch_async.config.images import (
     registry_section,
     repository_of,
 )
+from launch_async.config.kubernetes import KubernetesSection
 from launch_async.config.paths import home_path
 from launch_async.domain.git import GitSettings
 
@@ -148,6 +149,8 @@ class AgentSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How the code of git jobs is fetched."""
     docker: DockerSection = DockerSection()
     """What Docker jobs may do on this machine, and which images stay on it."""
+    kubernetes: KubernetesSection | None = None
+    """Which cluster Kubernetes jobs run in, and what they may do there."""
     require_run_key: bool = False
     """Fail items that bring no key of their own. Else their runs get the agent's key, as W&B's
     agent does it: W&B's own service may send none."""

@@ -12,8 +12,8 @@ from launch_async.config.model import LaunchConfig, QueueConfig
 from launch_async.config.sources import Settled
 from launch_async.kit.addresses import is_loopback
 
-RESOURCES = ("local-process", "local-container")
-_LATER = ("kubernetes", "sagemaker", "gcp-vertex")
+RESOURCES = ("local-process", "local-container", "kubernetes")
+_LATER = ("sagemaker", "gcp-vertex")
 _SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH")
 _SHORT_POLL_SECONDS = 1.0
 _FOR_EVER = "a run that never starts holds its slot for ever"

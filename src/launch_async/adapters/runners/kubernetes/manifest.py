@@ -34,6 +34,7 @@ from launch_async.adapters.runners.kubernetes.injection import (
 )
 from launch_async.adapters.runners.kubernetes.names import (
     DEFAULT_PREFIX,
+    IMAGE_ANNOTATION,
     MANAGED_BY,
     MANAGED_LABEL,
     TTL_ANNOTATION,
@@ -216,6 +217,8 @@ def _mark_all(
     """
     labels, origin = run_labels(order.origin), origin_annotation(order.origin)
     own = {} if shape.ttl_seconds is None else {TTL_ANNOTATION: str(shape.ttl_seconds)}
+    if isinstance(order.work, ImageWork):
+        own[IMAGE_ANNOTATION] = order.work.image
     mark(body, (), {**labels, WANDB_RUN_LABEL: label_value(order.run.run_id)}, origin | own)
     body["metadata"]["labels"].setdefault(MANAGED_LABEL, MANAGED_BY)
     for pod in pods:

@@ -1,0 +1,80 @@
+"""The clusters that an agent uses: its own, and those that queues name where they may."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from launch_async.adapters.runners.kubernetes.kinds import Kinds
+from launch_async.adapters.runners.kubernetes.spots import ClusterKey
+from launch_async.ports.backends import BackendView
+from launch_async.wire.kubernetes.cluster import KubeCluster
+
+OWN = ClusterKey()
+
+Connect = Callable[[ClusterKey], KubeCluster]
+
+
+class Cluster:
+    """One of them, with the kinds that it has."""
+
+    def __init__(self, key: ClusterKey, api: KubeCluster) -> None:
+        self.key = key
+        self.api = api
+        self.kinds = Kinds(api)
+
+
+class Clusters:
+    """Connected at their first use."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._open: dict[ClusterKey, Cluster] = {}
+
+    async def get(self, key: ClusterKey) -> Cluster:
+        """The cluster, its configuration read.
+
+        Raises:
+            ConfigError: its configuration is missing or wrong.
+        """
+        cluster = self._open.get(key)
+        if cluster is None:
+            cluster = self._open.setdefault(key, Cluster(key, self._connect(key)))
+        await cluster.api.open()
+        return cluster
+
+    async def check(self) -> None:
+        """Raises Unavailable, or ConfigError, when the agent's own cluster cannot be used now."""
+        await (await self.get(OWN)).api.check()
+
+    def views(self) -> Sequence[BackendView]:
+        """All that were used."""
+        return [one.api.view() for one in self._open.values()]
+
+    async def close(self) -> None:
+        """Give back all connections."""
+        for cluster in self._open.values():
+            await cluster.api.close()
+
+
+def connector(
+    *,
+    config_file: Path | None,
+    context: str | None,
+    environ: Mapping[str, str],
+    calls_per_second: float,
+    burst: int,
+) -> Connect:
+    """Connects the agent's own cluster with these settings, and others by what names them."""
+
+    def connect(key: ClusterKey) -> KubeCluster:
+        own_file = Path(key.config_file).expanduser() if key.config_file else config_file
+        named = key.context or (None if key.config_file else context)
+        return KubeCluster(
+            config_file=own_file,
+            context=named,
+            environ=environ,
+            calls_per_second=calls_per_second,
+            burst=burst,
+            name=" ".join(filter(None, ["kubernetes", key.config_file, key.context])),
+        )
+
+    return connect

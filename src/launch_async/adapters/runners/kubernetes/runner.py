@@ -1,0 +1,376 @@
+"""Runs images as objects of Kubernetes clusters: Jobs, pods, and whatever kind a queue names.
+
+```
+launch: manifest --> create (409: ours?) --> its Secrets, owned by it
+watch:  informers' memory --> verdict; a request only to make sure that an object is gone
+cancel: delete in the foreground, the pods with their grace, until they are gone
+remove: the object, or its time to live begins
+```
+
+Names are derived from the item, labels find everything again, and nothing is kept in memory that
+the cluster does not have.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+
+import anyio
+import structlog
+
+from launch_async.adapters.runners.kubernetes.clusters import OWN, Cluster, Clusters, Connect
+from launch_async.adapters.runners.kubernetes.facts import (
+    BACKEND,
+    Facts,
+    facts_of,
+    found_run,
+    handle_of,
+)
+from launch_async.adapters.runners.kubernetes.followed import FollowedLogs
+from launch_async.adapters.runners.kubernetes.kinds import Kind
+from launch_async.adapters.runners.kubernetes.logs import read_tail
+from launch_async.adapters.runners.kubernetes.making import Maker, refused
+from launch_async.adapters.runners.kubernetes.manifest import Manifest, make_manifest, place_of
+from launch_async.adapters.runners.kubernetes.names import label_value
+from launch_async.adapters.runners.kubernetes.objects import Pod
+from launch_async.adapters.runners.kubernetes.policy import KubernetesPolicy
+from launch_async.adapters.runners.kubernetes.spots import ClusterKey, Spot, Spots
+from launch_async.adapters.runners.kubernetes.stopping import Stopper, stopped_end
+from launch_async.adapters.runners.kubernetes.verdicts import judge, judge_gone
+from launch_async.adapters.runners.kubernetes.watches import (
+    Station,
+    Watches,
+    now,
+    type_of,
+)
+from launch_async.domain.errors import (
+    ConfigError,
+    ItemError,
+    Reason,
+    Stage,
+    Unavailable,
+)
+from launch_async.domain.run import (
+    FoundRun,
+    RunEnd,
+    RunHandle,
+    RunState,
+    RunStatus,
+    Trace,
+)
+from launch_async.ports.backends import BackendView
+from launch_async.ports.images import RegistryLogins
+from launch_async.ports.runner import ImageWork, LaunchOrder
+from launch_async.wire.kubernetes.errors import KubeRefused, decoded
+
+JOBS = Kind(api_version="batch/v1", kind="Job", plural="jobs", namespaced=True)
+
+_CONCURRENT_STARTS = 32
+_GONE_AGAIN_SECONDS = 3.0
+"""Between two looks that must both say "not found" before we believe it."""
+_STARTING_SECONDS = 10.0
+"""Between two looks at what has not begun: what is said of it changes with time alone."""
+_RETRY_SECONDS = 15.0
+_SURE_SECONDS = 300.0
+_SYNC_SECONDS = 60.0
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class KubernetesRunner:
+    """Implements `ports.runner.Runner` and `Rehearsing` for images in clusters.
+
+    `find` looks where the folder's notes say, and if it `searches`, in `namespaces` and the agent's
+    own one for Jobs and `kinds` (apiVersion and kind) too.
+    """
+
+    name = BACKEND
+
+    def __init__(
+        self,
+        *,
+        connect: Connect,
+        folder: Path,
+        policy: KubernetesPolicy | None = None,
+        logins: RegistryLogins | None = None,
+        searches: bool = True,
+        namespaces: Sequence[str] = (),
+        kinds: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self._clusters = Clusters(connect)
+        self._spots = Spots(folder)
+        self._watches = Watches()
+        self._policy = policy or KubernetesPolicy()
+        self._maker = Maker(logins)
+        self._searches = searches
+        self._namespaces = namespaces
+        self._kinds = kinds
+        self._starts = anyio.CapacityLimiter(_CONCURRENT_STARTS)
+        self._logs = FollowedLogs(self._watches)
+        self._stopper = Stopper(self._watches, self._logs)
+
+    async def check(self) -> None:
+        """Whether the agent's own cluster answers."""
+        await self._clusters.check()
+
+    async def rehearse(self, order: LaunchOrder) -> None:
+        """A dry run on the API server, with all its admission rules."""
+        cluster, spot, manifest = await self._plan(order, pull_secret=False)
+        try:
+            await cluster.api.create(spot.path(), manifest.body, dry_run=True)
+        except KubeRefused as error:
+            if not error.exists:
+                raise refused(error, manifest) from error
+
+    async def launch(self, order: LaunchOrder) -> RunHandle:
+        """Make the run's object and its Secrets, or find them."""
+        work = _image_work(order)
+        logins = await self._maker.logins(work.image)
+        cluster, spot, manifest = await self._plan(order, pull_secret=bool(logins))
+        await self._spots.note(spot)
+        station = self._watches.station(spot, cluster, order.identity)
+        await _synced(station)  # what cannot be watched is not begun
+        _check_alone(station, order)
+        async with self._starts:
+            made = await self._maker.make(cluster, spot, manifest, order, logins)
+        station.born(made.launched)
+        who = {"item": order.item_id, "run": order.run.run_id, "queue": order.queue.name}
+        said = "run started" if made.fresh else "run found"
+        log.info(said, kind=manifest.kind, namespace=manifest.namespace, name=manifest.name, **who)
+        return handle_of(spot, made.launched.metadata, order.identity, order.origin)
+
+    async def watch(self, handle: RunHandle) -> AsyncGenerator[RunStatus, None]:
+        """Changes as the informers tell of them; needs `serve` to run."""
+        facts = facts_of(handle)
+        shown: RunStatus | None = None
+        with self._watches.follow(facts.item) as bell:
+            while True:
+                status = await self._look(facts)
+                if status != shown:
+                    if status.end is not None:
+                        end = status.end
+                        log.info(
+                            "run ended",
+                            run=handle.run_id,
+                            exit_code=end.exit_code,
+                            detail=end.detail,
+                        )
+                    yield status
+                if status.end is not None:
+                    return
+                shown = status
+                with anyio.move_on_after(_PAUSES.get(status.state, _SURE_SECONDS)):
+                    await bell.wait()
+
+    async def cancel(self, handle: RunHandle, *, within_seconds: float) -> None:
+        """Delete it; its pods get SIGTERM now and SIGKILL after `within_seconds`."""
+        facts = facts_of(handle)
+        log.info("run is told to stop", run=handle.run_id, within_seconds=within_seconds)
+        await self._stopper.stop(await self._station(facts), facts, within_seconds=within_seconds)
+
+    async def log_tail(self, handle: RunHandle, *, lines: int) -> tuple[str, ...]:
+        """The last lines of each container; of a run that was stopped here, what was kept."""
+        facts = facts_of(handle)
+        station = await self._station(facts)
+        tail = await read_tail(station.cluster.api, station.pods.there(facts.item), lines=lines)
+        return tail or self._stopper.last_lines(facts.uid, lines=lines)
+
+    async def logs(self, handle: RunHandle) -> AsyncGenerator[bytes, None]:
+        """All containers' output; the lines name their pod and container if there are several."""
+        facts = facts_of(handle)
+        station = await self._station(facts)
+        async for piece in self._logs.follow(station, facts.item, facts.uid):
+            yield piece
+
+    async def find(self, identity: str) -> Sequence[FoundRun]:
+        """All objects of `identity` at all places that are remembered or configured."""
+        found: list[FoundRun] = []
+        for spot in await self._spots_to_search():
+            cluster = await self._clusters.get(spot.cluster)
+            station = self._watches.station(spot, cluster, identity)
+            await _synced(station)
+            for launched in tuple(station.informer.objects().values()):
+                meta = launched.metadata
+                controlled = any(one.controller for one in meta.owner_references or ())
+                if meta.label().item and not (isinstance(launched, Pod) and controlled):
+                    trace = await self._trace(station, meta.name, meta.uid)
+                    found.append(found_run(spot, meta, trace, identity))
+        return tuple(found)
+
+    async def remove(self, handle: RunHandle) -> None:
+        """Let the object go: a Job when its queue wants it, all others at once."""
+        facts = facts_of(handle)
+        station = await self._station(facts)
+        await self._maker.let_go(station, facts.name, facts.uid)
+        station.forget(facts.item, facts.uid)
+        self._stopper.forget(facts.uid)
+
+    async def serve(self) -> None:
+        """The lists and watches of all places, until cancelled."""
+        await self._watches.serve()
+
+    def backends(self) -> Sequence[BackendView]:
+        """The clusters, for metrics."""
+        return self._clusters.views()
+
+    async def close(self) -> None:
+        """Close the connections; runs go on."""
+        await self._clusters.close()
+
+    async def _plan(
+        self, order: LaunchOrder, *, pull_secret: bool
+    ) -> tuple[Cluster, Spot, Manifest]:
+        work = _image_work(order)
+        place = place_of(order.resource_args, self._policy)
+        key = ClusterKey(place.config_file, place.context)
+        try:
+            cluster = await self._clusters.get(key)
+        except ConfigError as error:
+            if key == OWN:
+                raise Unavailable(str(error)) from error
+            raise ItemError(str(error), reason=Reason.RESOURCE_ARGS_INVALID) from error
+        manifest = make_manifest(
+            order,
+            self._policy,
+            image=work.image,
+            default_namespace=cluster.api.namespace,
+            pull_secret=pull_secret,
+        )
+        kind = await cluster.kinds.find(manifest.api_version, manifest.kind)
+        if not kind.namespaced:
+            msg = f"{manifest.kind} is of no namespace: runs must be objects of one."
+            raise ItemError(msg, reason=Reason.RESOURCE_ARGS_INVALID)
+        return cluster, Spot(cluster=key, namespace=manifest.namespace, kind=kind), manifest
+
+    async def _station(self, facts: Facts) -> Station:
+        try:
+            cluster = await self._clusters.get(facts.spot.cluster)
+        except ConfigError as error:
+            raise Unavailable(str(error)) from error
+        return self._watches.station(facts.spot, cluster, facts.identity)
+
+    async def _look(self, facts: Facts) -> RunStatus:
+        """From memory; that an object is gone counts only when said twice."""
+        try:
+            station = await self._station(facts)
+        except Unavailable as error:
+            return RunStatus(state=RunState.UNKNOWN, detail=str(error))
+        if station.why_not_fresh:
+            return RunStatus(state=RunState.UNKNOWN, detail=station.why_not_fresh)
+        seen = station.see(facts.uid)
+        if seen is None:
+            return await self._ask(station, facts)
+        pods = station.pods.of(facts.item)
+        if seen.there:
+            return judge(seen.launched, pods, now=now())
+        if self._stopper.has_stopped(facts.uid):
+            return _ended(stopped_end(pods))
+        return _ended(judge_gone(seen.launched, pods, now=now()))
+
+    async def _ask(self, station: Station, facts: Facts) -> RunStatus:
+        """The API server itself, of an object that no watch has told of."""
+        try:
+            for last in (False, True):
+                try:
+                    content = await station.cluster.api.get(station.spot.path(facts.name))
+                except KubeRefused as error:
+                    if not error.not_found:
+                        raise
+                else:
+                    launched = decoded(content, type_of(station.spot.kind))
+                    if launched.metadata.uid == facts.uid:
+                        station.born(launched)
+                        return judge(launched, station.pods.of(facts.item), now=now())
+                if not last:
+                    await anyio.sleep(_GONE_AGAIN_SECONDS)
+        except (Unavailable, KubeRefused) as error:
+            return RunStatus(state=RunState.UNKNOWN, detail=str(error))
+        pods = station.pods.of(facts.item)
+        if self._stopper.has_stopped(facts.uid):
+            return _ended(stopped_end(pods))
+        detail = "its object is gone, and nobody here saw how it ended"
+        return _ended(RunEnd(exit_code=None, reason=Reason.VANISHED, detail=detail))
+
+    async def _trace(self, station: Station, name: str, uid: str) -> Trace:
+        seen = station.see(uid)
+        if seen is None or not seen.there:
+            return Trace.ENDED
+        item = seen.launched.metadata.label().item
+        status = judge(seen.launched, station.pods.of(item), now=now())
+        if status.end is not None:
+            return Trace.ENDED
+        if status.state is RunState.STARTING and not await self._maker.is_whole(station, name):
+            return Trace.PREPARED
+        return Trace.ALIVE
+
+    async def _spots_to_search(self) -> Sequence[Spot]:
+        spots = dict.fromkeys(await self._spots.all())
+        if self._searches:
+            own = await self._own()
+            kinds = [JOBS, *[await own.kinds.find(*names) for names in self._kinds]]
+            for namespace in dict.fromkeys([own.api.namespace, *self._namespaces]):
+                spots.update(dict.fromkeys(Spot(namespace=namespace, kind=kind) for kind in kinds))
+        return [spot for spot in spots if await self._has_kind(spot)]
+
+    async def _has_kind(self, spot: Spot) -> bool:
+        """A kind that is gone took with it all that was of it."""
+        try:
+            cluster = await self._clusters.get(spot.cluster)
+            await cluster.kinds.find(spot.kind.api_version, spot.kind.kind)
+        except ConfigError as error:
+            raise Unavailable(str(error)) from error
+        except ItemError:
+            return False
+        return True
+
+    async def _own(self) -> Cluster:
+        try:
+            return await self._clusters.get(OWN)
+        except ConfigError as error:
+            raise Unavailable(str(error)) from error
+
+
+_PAUSES = {RunState.STARTING: _STARTING_SECONDS, RunState.UNKNOWN: _RETRY_SECONDS}
+
+
+def _image_work(order: LaunchOrder) -> ImageWork:
+    if not isinstance(order.work, ImageWork):
+        raise ItemError(
+            "kubernetes queues run images, not code: use an image job, or a local-process queue.",
+            reason=Reason.TARGET_UNSUPPORTED,
+        )
+    if order.work.code is not None:
+        raise ItemError(
+            "kubernetes queues cannot run code without an image of it yet: let the agent build one"
+            " (`builder`), or use a local-container queue.",
+            reason=Reason.TARGET_UNSUPPORTED,
+        )
+    return order.work
+
+
+def _ended(end: RunEnd) -> RunStatus:
+    return RunStatus(state=RunState.ENDED, end=end)
+
+
+def _check_alone(station: Station, order: LaunchOrder) -> None:
+    """One run is never twice at once."""
+    run, item = label_value(order.run.run_id), label_value(order.item_id)
+    for other in station.others(run, item):
+        label = other.metadata.label().item
+        if judge(other, station.pods.of(label), now=now()).end is None:
+            raise ItemError(
+                f"Run {order.run.run_id} still runs for another item, {label}: stop it, or give"
+                " this item another run id.",
+                reason=Reason.LAUNCH_FAILED,
+                stage=Stage.RUN,
+            )
+
+
+async def _synced(station: Station) -> None:
+    for informer in (station.informer, station.pods.informer):
+        with anyio.move_on_after(_SYNC_SECONDS):
+            await informer.wait_synced()
+            continue
+        spot = station.spot
+        raise Unavailable(
+            f"{spot.kind.plural} of the namespace {spot.namespace} cannot be listed: {informer.why}"
+        )

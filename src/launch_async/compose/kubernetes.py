@@ -1,0 +1,104 @@
+"""The Kubernetes target of an agent: its runner, and who makes images that a cluster can pull."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from launch_async.adapters.runners.kubernetes.clusters import connector
+from launch_async.adapters.runners.kubernetes.policy import KubernetesPolicy
+from launch_async.adapters.runners.kubernetes.runner import KubernetesRunner
+from launch_async.config.kubernetes import KubernetesSection
+from launch_async.config.paths import home_path
+from launch_async.domain.errors import ItemError, Reason, Stage
+from launch_async.domain.item import Item
+from launch_async.domain.job import ImageSource
+from launch_async.ports.build import Builder, BuildOrder
+from launch_async.ports.images import RegistryLogins
+from launch_async.ports.runner import Work
+
+_WILD = frozenset("*?[")
+
+
+class Looks(NamedTuple):
+    """Where runs are looked for at a start that nobody remembers."""
+
+    namespaces: tuple[str, ...]
+    kinds: tuple[tuple[str, str], ...]
+    """Pairs of apiVersion and kind."""
+
+
+def kubernetes_runner(
+    section: KubernetesSection | None,
+    *,
+    environ: Mapping[str, str],
+    state_dir: Path,
+    logins: RegistryLogins,
+) -> KubernetesRunner:
+    """The runner; without a section it looks only where it has made something before.
+
+    Raises:
+        ConfigError: the kubeconfig's path is in a home folder that is not there.
+    """
+    given = section or KubernetesSection()
+    config_file = (
+        home_path(given.config_file, "agent.kubernetes.config_file") if given.config_file else None
+    )
+    looks = looks_of(given)
+    return KubernetesRunner(
+        connect=connector(
+            config_file=config_file,
+            context=given.context or None,
+            environ=environ,
+            calls_per_second=given.calls_per_second,
+            burst=given.burst,
+        ),
+        folder=state_dir / "kubernetes",
+        policy=policy_of(given),
+        logins=logins,
+        searches=section is not None,
+        namespaces=looks.namespaces,
+        kinds=looks.kinds,
+    )
+
+
+def policy_of(section: KubernetesSection) -> KubernetesPolicy:
+    """The section as the runner wants it."""
+    return KubernetesPolicy(
+        namespaces=section.namespaces,
+        allowed_kinds=section.allowed_kinds,
+        config_files=section.config_files,
+        service_accounts=section.service_accounts,
+        allow=None if section.allow is None else frozenset(section.allow),
+    )
+
+
+def looks_of(section: KubernetesSection) -> Looks:
+    """What of the section says so; patterns name no namespace."""
+    named = (one.rpartition("/") for one in section.kinds)
+    return Looks(
+        tuple(name for name in section.namespaces or () if _WILD.isdisjoint(name)),
+        tuple((version, kind) for version, _, kind in named),
+    )
+
+
+class Pushed:
+    """A `Builder` of images, of which those that it makes are in a registry."""
+
+    def __init__(self, builder: Builder, *, destination: str | None) -> None:
+        self._builder = builder
+        self._destination = destination
+
+    async def build(self, order: BuildOrder) -> Work:
+        """As `Builder.build`; raises ItemError when there is no registry."""
+        if self._destination is None and not isinstance(order.job.source, ImageSource):
+            raise ItemError(
+                "A cluster pulls its images from a registry, and this agent pushes to none: let its"
+                " operator set builder.destination, or push an image job.",
+                reason=Reason.TARGET_UNSUPPORTED,
+                stage=Stage.BUILD,
+            )
+        return await self._builder.build(order)
+
+    async def discard(self, item: Item) -> None:
+        """As `Builder.discard`."""
+        await self._builder.discard(item)
