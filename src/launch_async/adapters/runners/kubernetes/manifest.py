@@ -222,4 +222,5 @@ def _mark_all(
     mark(body, (), {**labels, WANDB_RUN_LABEL: label_value(order.run.run_id)}, origin | own)
     body["metadata"]["labels"].setdefault(MANAGED_LABEL, MANAGED_BY)
     for pod in pods:
-        mark(pod.fields, pod.path, labels, {} if shape.is_job else origin | own)
+        also = {} if pod.path else own  # a pod without a controller is the object itself
+        mark(pod.fields, pod.path, labels, {} if shape.is_job else origin | also)
