@@ -28,7 +28,7 @@ from launch_async.domain.errors import Unavailable
 from launch_async.wire.kubernetes.cluster import KubeCluster
 from launch_async.wire.kubernetes.errors import BrokenOff, KubeRefused, Silence, Status, decoded
 
-SLICE_SECONDS = 0.005
+SLICE_SECONDS = 0.004
 """How long objects of a list are decoded before the loop has its turn."""
 PAGE_BYTES = 4 << 20
 """Pages that are longer have fewer objects the next time."""
@@ -101,15 +101,15 @@ class Informer(Generic[T]):
     when `fresh` changes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - all of them say what is watched
         self,
         cluster: KubeCluster,
         kind: Kind,
-        *,
         namespace: str | None,
         selector: str,
         of: type[T],
         on_change: Callable[[T, bool], None],
+        *,
         on_health: Callable[[], None] = lambda: None,
         fields: str = "",
         pace: Pace | None = None,
