@@ -4,6 +4,7 @@ from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -269,8 +270,8 @@ class FakeRunner:
         self.launches: Counter[RunId] = Counter()
         self.ends: dict[RunId, RunEnd] = {}
         self.starting: set[RunId] = set()
-        self.says: dict[str, str] = {}
-        """What is said of runs that start: detail, warning."""
+        self.says: dict[str, Any] = {}
+        """What is said of runs that start: detail, warning, cause."""
         self.changed = anyio.Condition()
         self.cancelled: list[RunId] = []
         self.removed: list[RunId] = []
@@ -288,6 +289,7 @@ class FakeRunner:
         self.hang_after_create = False
         self.lose_answers = 0
         """Launches from now on that begin, but whose answer is lost."""
+        self.watches = 0
 
     @property
     def alive(self) -> list[LaunchOrder]:
@@ -328,14 +330,27 @@ class FakeRunner:
     async def watch(self, handle: RunHandle) -> AsyncGenerator[RunStatus, None]:
         await anyio.sleep(self.look_seconds)
         self._maybe_fail("watch")
-        if handle.run_id in self.starting:
-            yield RunStatus(state=RunState.STARTING, **self.says)
-        elif handle.run_id not in self.ends:
-            yield RunStatus(state=RunState.RUNNING)
+        self.watches += 1
+        shown: RunStatus | None = None
+        while shown is None or shown.end is None:
+            async with self.changed:
+                while (status := self._status(handle.run_id)) == shown:
+                    await self.changed.wait()
+            shown = status
+            yield status
+
+    def _status(self, run_id: RunId) -> RunStatus:
+        if run_id in self.ends:
+            return RunStatus(state=RunState.ENDED, end=self.ends[run_id])
+        if run_id in self.starting:
+            return RunStatus(state=RunState.STARTING, **self.says)
+        return RunStatus(state=RunState.RUNNING)
+
+    async def say(self, **words: Any) -> None:
+        """From now on of runs that start."""
         async with self.changed:
-            while handle.run_id not in self.ends:
-                await self.changed.wait()
-        yield RunStatus(state=RunState.ENDED, end=self.ends[handle.run_id])
+            self.says = words
+            self.changed.notify_all()
 
     async def cancel(self, handle: RunHandle, *, within_seconds: float) -> None:
         self._maybe_fail("cancel")
@@ -431,6 +446,7 @@ class World:
         self.service = FakeService()
         self.journal = FakeJournal()
         self.runner = FakeRunner()
+        self.resource = "fake"
         self.jobs = FakeJobs()
         self.builder = FakeBuilder()
         self.secure_mode = False
@@ -469,7 +485,7 @@ class World:
             runs=self.service,
             claims=self.service,
             jobs=self.jobs,
-            targets={"fake": target, "kubernetes": target},
+            targets={self.resource: target},
             builds=slots,
             identity="same",
             base_url="http://h",

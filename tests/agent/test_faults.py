@@ -120,6 +120,20 @@ async def test_a_broken_watch_is_no_verdict_on_the_run(verb: str, error: Excepti
     assert agent.view().ended == {"stopped" if stop else "succeeded": 1}
 
 
+async def test_an_outage_while_a_run_is_stopped_leaves_it_to_be_ended():
+    world = World()
+    item = an_item()
+    world.service.push(item)
+    async with running(world.agent()) as agent:
+        await until(lambda: world.runner.watches == 1)
+        world.runner.plant("watch", DOWN)  # the look that begins with the stop request
+        world.service.runs[item.run] = RunView(state="running", stop_requested=True)
+        await until(lambda: agent.view().ended)
+    assert not world.runner.faults["watch"]
+    assert world.runner.cancelled == ["runq1"]
+    assert agent.view().ended == {"stopped": 1}
+
+
 @pytest.mark.parametrize("error", [DOWN, OSError(errno.EIO, "bad disk")])
 async def test_a_log_that_cannot_be_read_does_not_change_the_verdict(error: Exception):
     world = World()

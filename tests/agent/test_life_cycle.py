@@ -114,6 +114,29 @@ async def test_a_watch_that_stops_without_an_end_is_begun_again():
     assert agent.view().ended == {"succeeded": 1}
 
 
+async def test_a_watch_that_stops_without_an_end_while_the_run_is_stopped_is_begun_again():
+    class Cut(FakeRunner):
+        async def watch(self, handle: RunHandle) -> AsyncGenerator[RunStatus, None]:
+            if self.watches == 1:  # the one that begins with the stop request
+                self.watches += 1
+                yield RunStatus(state=RunState.RUNNING)
+                return
+            async for status in super().watch(handle):
+                yield status
+
+    world = World()
+    world.runner = Cut()
+    item = an_item()
+    world.service.push(item)
+    async with running(world.agent()) as agent:
+        await until(lambda: world.runner.watches == 1)
+        world.service.runs[item.run] = RunView(state="running", stop_requested=True)
+        await until(lambda: agent.view().ended)
+    assert world.runner.watches == 3
+    assert not world.runner.alive
+    assert agent.view().ended == {"stopped": 1}
+
+
 async def test_an_item_that_comes_again_while_it_runs_is_the_same_item():
     """Its lease lapsed on the service's side, say."""
     world = World()
