@@ -117,6 +117,7 @@ async def test_what_opens_a_cluster_needs_the_queues_leave_in_any_mode():
     pod = {"spec": {"serviceAccountName": "admin"}}
     for queue, reason in ((pod, None), ({}, Reason.FORBIDDEN), (None, Reason.FORBIDDEN)):
         world = World()
+        world.resource = "kubernetes"
         known = None if queue is None else defaults("kubernetes", **queue)
         world.configs = FakeConfigs(known)
         end = await end_of(world, resource="kubernetes", resource_args=pod)
@@ -129,6 +130,7 @@ async def test_what_opens_a_cluster_needs_the_queues_leave_in_any_mode():
 async def test_an_outage_delays_items_that_would_open_a_cluster():
     for args, reason in (({"a": 1}, None), ({"context": "x"}, Reason.BACKEND_UNAVAILABLE)):
         world = World()
+        world.resource = "kubernetes"
         world.configs = FakeConfigs(Unavailable("away"))
         end = await end_of(world, resource="kubernetes", resource_args=args)
         assert (end and end[0]) == reason

@@ -1,6 +1,7 @@
 """Limits of time and stop requests, in every phase of an item's life."""
 
 import time
+from typing import Any
 
 import anyio
 import msgspec
@@ -13,7 +14,7 @@ from launch_async.agent.timeouts import QueueTimeouts, Timeouts
 from launch_async.domain.errors import Reason, Unavailable
 from launch_async.domain.ids import ItemId, RunId
 from launch_async.domain.phase import Phase
-from launch_async.domain.run import RunEnd
+from launch_async.domain.run import RunEnd, StartCause
 from launch_async.kit.clock import Moment, moment_at, moment_now, seconds_since
 from launch_async.ports.presence import AgentStatus
 from launch_async.ports.runs import RunView
@@ -59,6 +60,81 @@ async def test_a_start_timeout_says_what_the_backend_says():
     assert outcome.reason is Reason.START_TIMEOUT
     assert "within 0.02 s (`agent.start_timeout`)" in outcome.message
     assert "no machine has 9 GPUs" in outcome.message
+
+
+async def failure(world: World) -> str:
+    """The message of the one item, which the agent fails."""
+    await until(lambda: world.service.failed)
+    outcome, _ = world.service.failed[ItemId("q-1")]
+    assert outcome.reason is Reason.START_TIMEOUT
+    return outcome.message
+
+
+def starting(**words: Any) -> World:
+    world = World()
+    world.runner.starting.add(RunId("runq1"))
+    world.runner.says = words
+    world.service.push(an_item())
+    return world
+
+
+async def test_a_cause_may_have_a_limit_of_its_own():
+    world = starting(detail="no such image", cause=StartCause.IMAGE)
+    world.timeouts = Timeouts(start_seconds=LONG, causes={StartCause.IMAGE: 0.02})
+    async with running(world.agent()):
+        message = await failure(world)
+    assert "longer than 0.02 s (`agent.start_timeouts.image`)" in message
+    assert "no such image" in message
+
+
+async def test_the_limit_of_a_cause_counts_while_it_lasts():
+    world = starting(detail="no such image", cause=StartCause.IMAGE)
+    world.timeouts = Timeouts(causes={StartCause.IMAGE: 0.3})
+    async with running(world.agent()) as agent:
+        await until(lambda: agent.view().items and "image" in agent.view().items[0].detail)
+        await world.runner.say(detail="almost", cause=StartCause.PREPARING)
+        await anyio.sleep(0.5)  # the limit would have ended it by now
+        assert not world.runner.cancelled
+
+
+async def test_a_run_that_is_held_back_on_purpose_has_no_start_timeout():
+    world = starting(detail="in line", cause=StartCause.QUEUED)
+    world.timeouts = Timeouts(start_seconds=0.2)
+    async with running(world.agent()) as agent:
+        await until(lambda: agent.view().items and agent.view().items[0].detail == "in line")
+        await anyio.sleep(0.4)
+        assert not world.runner.cancelled
+        await world.runner.say(detail="let go", cause=StartCause.PREPARING)
+        await until(lambda: agent.view().items[0].detail == "let go")
+        assert not world.runner.cancelled
+        message = await failure(world)
+    assert "within 0.2 s (`agent.start_timeout`)" in message
+
+
+async def test_being_held_back_may_have_a_limit_too():
+    world = starting(detail="in line", cause=StartCause.QUEUED)
+    world.timeouts = Timeouts(start_seconds=LONG, causes={StartCause.QUEUED: 0.02})
+    async with running(world.agent()):
+        message = await failure(world)
+    assert "(`agent.start_timeouts.queued`); its backend says: in line" in message
+
+
+@pytest.mark.parametrize("let_go_seconds_ago", [1.0, LONG])
+async def test_after_a_restart_the_time_to_start_counts_from_when_a_run_was_let_go(
+    let_go_seconds_ago: float,
+):
+    world = World()
+    world.timeouts = Timeouts(start_seconds=LONG / 2, settle_seconds=0.01)
+    await adopted(world, launched(2 * LONG))
+    world.runner.starting.add(RunId("runq1"))
+    world.runner.says = {"detail": "soon", "held_until": time.time() - let_go_seconds_ago}
+    async with running(world.agent()) as second:
+        if let_go_seconds_ago == LONG:
+            await failure(world)
+            return
+        await until(lambda: second.view().items and second.view().items[0].detail == "soon")
+        await anyio.sleep(0.1)
+        assert not world.runner.cancelled
 
 
 def launched(seconds_ago: float, *, clock_jumped: float = 0.0) -> Moment:

@@ -6,6 +6,7 @@ import msgspec
 
 from launch_async.config.model import LaunchConfig
 from launch_async.domain.ids import QueueRef
+from launch_async.domain.run import StartCause
 
 
 class TimeLimit(msgspec.Struct, frozen=True):
@@ -36,11 +37,18 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     may be about to say that it started or ended."""
     queues: Mapping[str, QueueTimeouts] = {}
     """By the queue's name; an agent's queues have one owner."""
+    causes: Mapping[StartCause, float] = {}
+    """Seconds that a run may wait for one cause without a break; 0 or none: no such limit."""
 
     def start(self, queue: QueueRef) -> TimeLimit:
-        """From launch to running."""
+        """From launch to running, without the time in which a run is held back on purpose."""
         own = self.queues.get(queue.name, QueueTimeouts()).start_seconds
         return _limit(own, self.start_seconds, queue, "start_timeout")
+
+    def wait(self, cause: StartCause | None) -> TimeLimit:
+        """From when its backend says that a run waits for this."""
+        seconds = 0.0 if cause is None else self.causes.get(cause, 0.0)
+        return TimeLimit(seconds, f"agent.start_timeouts.{cause}")
 
     def run(self, queue: QueueRef) -> TimeLimit:
         """From launch to the end."""

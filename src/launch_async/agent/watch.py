@@ -13,8 +13,8 @@ from launch_async.agent.table import Tracked
 from launch_async.agent.timeouts import TimeLimit
 from launch_async.agent.tools import Tools
 from launch_async.domain.errors import LaunchError, Reason, Unavailable
-from launch_async.domain.run import RunEnd, RunHandle, RunState, RunStatus
-from launch_async.kit.clock import seconds_since
+from launch_async.domain.run import RunEnd, RunHandle, RunState, RunStatus, StartCause
+from launch_async.kit.clock import seconds_since, unix_now
 
 KILL_AFTER_SECONDS = 10.0
 """From asking a run to end to making it end."""
@@ -42,12 +42,14 @@ class _Watched:
         self._tools = tools
         self._runner = target_of(tracked.item, tools).runner
         self._start_by = math.inf
+        self._wait_by = math.inf
         self._end_by = math.inf
         """Moments of the loop's clock; `_patience` ends at the first of them."""
         self._patience = anyio.CancelScope()
         self._seen: set[RunState] = set()
         self._waits_for = ""
-        """What the backend said last of a run that has not started."""
+        self._cause: StartCause | None = None
+        """What the backend said last of a run that has not started, in words and of a list."""
         self._timed_out: RunEnd | None = None
         self._over = False
         self.end = RunEnd(exit_code=None, reason=Reason.VANISHED)
@@ -55,7 +57,7 @@ class _Watched:
     async def ended_undisturbed(self) -> bool:
         """Whether the run ended before its user or a limit wanted it to: most runs need no more."""
         while self._overdue() is None and not self._tracked.stop.is_set():
-            with anyio.CancelScope(deadline=min(self._start_by, self._end_by)) as self._patience:
+            with anyio.CancelScope(deadline=self._next_limit()) as self._patience:
                 await self._tracked.stop.unless_set(self.follow)
             if self._over:
                 return True
@@ -95,6 +97,7 @@ class _Watched:
             self._tools.warnings.add(self._tracked, status.warning)
         if status.state is RunState.STARTING:
             self._waits_for = status.detail
+            self._set_limits_of_start(status)
         if status.state is not RunState.UNKNOWN and status.state not in self._seen:
             self._set_limits(status.state)
 
@@ -107,17 +110,38 @@ class _Watched:
         queue, timeouts = self._tracked.item.queue, self._tools.timeouts
         if not self._seen:
             self._end_by = self._moment(timeouts.run(queue))
-        if state is RunState.STARTING and RunState.RUNNING not in self._seen:
-            self._start_by = self._moment(timeouts.start(queue))
         if state is RunState.RUNNING:
-            self._start_by = math.inf
+            self._start_by = self._wait_by = math.inf
         self._seen.add(state)
-        self._patience.deadline = min(self._start_by, self._end_by)
+        self._patience.deadline = self._next_limit()
+
+    def _set_limits_of_start(self, status: RunStatus) -> None:
+        """A run waits for something: how long it may, and how long its start may take in all.
+
+        Being held back is no slow start: the time for that begins when it is let go.
+        """
+        if RunState.RUNNING in self._seen:
+            return
+        cause, timeouts = status.cause, self._tools.timeouts
+        first = RunState.STARTING not in self._seen
+        if cause is not self._cause or first:
+            limit = timeouts.wait(cause).seconds
+            self._wait_by = anyio.current_time() + limit if limit else math.inf
+        if cause is StartCause.QUEUED:
+            self._start_by = math.inf
+        elif first or self._cause is StartCause.QUEUED:
+            held = unix_now() if self._cause is StartCause.QUEUED else status.held_until
+            self._start_by = self._moment(timeouts.start(self._tracked.item.queue), held)
+        self._cause = cause
+        self._patience.deadline = self._next_limit()
+
+    def _next_limit(self) -> float:
+        return min(self._start_by, self._wait_by, self._end_by)
 
     async def end_it(self) -> None:
         """When its user wants it to stop, or when it would hold its slot for ever."""
         while self._timed_out is None:
-            with anyio.CancelScope(deadline=min(self._start_by, self._end_by)) as self._patience:
+            with anyio.CancelScope(deadline=self._next_limit()) as self._patience:
                 await self._stop_ignored()
                 break
             self._timed_out = self._overdue()
@@ -153,18 +177,23 @@ class _Watched:
         if self._end_by <= now:
             detail = f"it was not done within {timeouts.run(queue)} after its launch"
             return RunEnd(exit_code=None, reason=Reason.RUN_TIMEOUT, detail=detail)
+        said = f"; its backend says: {self._waits_for}" if self._waits_for else ""
+        if self._wait_by <= now:
+            detail = f"it was held up for longer than {timeouts.wait(self._cause)}{said}"
+            return RunEnd(exit_code=None, reason=Reason.START_TIMEOUT, detail=detail)
         if self._start_by <= now:
-            detail = f"it was not running within {timeouts.start(queue)} after its launch"
-            detail += f"; its backend says: {self._waits_for}" if self._waits_for else ""
+            detail = f"it was not running within {timeouts.start(queue)} after its launch{said}"
             return RunEnd(exit_code=None, reason=Reason.START_TIMEOUT, detail=detail)
         return None
 
-    def _moment(self, limit: TimeLimit) -> float:
+    def _moment(self, limit: TimeLimit, held_until: float | None = None) -> float:
         """When a limit is over; nobody's clock but the machine's since its start counts."""
         if not limit.seconds:
             return math.inf
         launched = self._tracked.entry.launched
         passed = 0.0 if launched is None else seconds_since(launched)
+        if held_until is not None:  # it can only give more time: clocks may differ
+            passed = min(passed, max(0.0, unix_now() - held_until))
         settle = min(limit.seconds, self._tools.timeouts.settle_seconds)
         return anyio.current_time() + max(limit.seconds - passed, settle)
 

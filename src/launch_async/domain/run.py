@@ -127,6 +127,8 @@ class RunStatus(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
     cause: StartCause | None = None
     """Of a run that has not begun, where the backend knows; `detail` says it in words."""
+    held_until: float | None = None
+    """Unix time at which a run that was held back was let go: its time to begin counts from it."""
     warning: str = ""
     """What the item's user should know now, such as an image that cannot be pulled; told once."""
     end: RunEnd | None = None
