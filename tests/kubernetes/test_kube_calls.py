@@ -3,11 +3,15 @@
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
+import yaml
+from cluster_tools import Cluster, NewNamespace
 from kube_site import (
     Answer,
     KubeSite,
@@ -95,6 +99,15 @@ async def test_objects_are_made_changed_and_deleted_as_asked(site: KubeSite, kub
             "preconditions": {"uid": "u"},
         },
     ]
+
+
+async def test_what_the_server_warns_of_is_given_to_the_caller(site: KubeSite, kube: KubeCluster):
+    said = r'299 - "batch/v1beta1 is deprecated", 299 - "would violate \"restricted\""'
+    site.on("POST", PODS, text(200, "{}", Warning=said), answer({}))
+    warnings: list[str] = []
+    for _ in range(2):
+        await kube.create(PODS, NAMED, warnings=warnings)
+    assert warnings == ["batch/v1beta1 is deprecated", 'would violate "restricted"']
 
 
 @pytest.mark.parametrize(
@@ -373,3 +386,64 @@ async def test_a_login_never_shows_in_an_error(site: KubeSite, tmp_path: Path):
     while error is not None:
         assert "very-secret" not in f"{error!r} {error} {vars(error)}"
         error = error.__cause__ or error.__context__
+
+
+# A real API server
+
+
+async def test_a_real_server_does_what_calls_say(
+    cluster: Cluster, new_namespace: NewNamespace, tmp_path: Path
+):
+    namespace = await anyio.to_thread.run_sync(partial(new_namespace, pod_security="restricted"))
+    kube = KubeCluster(config_file=cluster.kubeconfig, environ={})
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    one = {"metadata": {"name": "one"}, "data": {"a": "1"}}
+    try:
+        await kube.open()
+        assert kube.namespace
+        await kube.check()
+        await kube.create(path, one, dry_run=True)
+        with pytest.raises(KubeRefused) as missing:
+            await kube.get(f"{path}/one")
+        assert missing.value.not_found
+        uid = json.loads(await kube.create(path, one))["metadata"]["uid"]
+        with pytest.raises(KubeRefused) as there:
+            await kube.create(path, one)
+        assert there.value.exists
+        await kube.patch(f"{path}/one", {"data": {"a": None, "b": "2"}})
+        await kube.patch(f"{path}/one", {"data": {"c": "3"}}, kind="strategic")
+        await kube.patch(
+            f"{path}/one", [{"op": "add", "path": "/data/d", "value": "4"}], kind="json"
+        )
+        applied = {"apiVersion": "v1", "kind": "ConfigMap", **one, "data": {"e": "5"}}
+        said = json.loads(await kube.patch(f"{path}/one", applied, kind="apply"))
+        assert said["data"] == {"b": "2", "c": "3", "d": "4", "e": "5"}
+        with pytest.raises(KubeRefused) as other:
+            await kube.delete(f"{path}/one", uid="another")
+        assert other.value.conflict
+        await kube.delete(f"{path}/one", uid=uid, propagation="Background")
+        with pytest.raises(KubeRefused) as wrong:
+            await kube.create(path, {"metadata": {"name": "Not A Name"}})
+        assert (wrong.value.invalid, wrong.value.reason) == (True, "Invalid")
+        with pytest.raises(KubeRefused) as refused:
+            await kube.create(
+                f"/api/v1/namespaces/{namespace}/pods",
+                {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}},
+            )
+        assert refused.value.forbidden
+        assert "violates PodSecurity" in refused.value.message
+    finally:
+        await kube.close()
+
+
+async def test_a_real_server_does_not_take_a_wrong_token(cluster: Cluster, tmp_path: Path):
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    config["users"] = [{**one, "user": {"token": "wrong"}} for one in config["users"]]
+    path = tmp_path / "config"
+    path.write_text(yaml.safe_dump(config))
+    kube = KubeCluster(config_file=path, environ={})
+    try:
+        with pytest.raises(Unavailable, match="401"):
+            await kube.check()
+    finally:
+        await kube.close()

@@ -93,6 +93,7 @@ class Access:
         self._read_at = -math.inf
         self._forced_at = -math.inf
         self._failure: Exception | None = None
+        self._said = False
 
     async def open(self) -> Place:
         """Read the configuration, once; nobody is asked for a token yet.
@@ -161,6 +162,7 @@ class Access:
         finally:
             self._read_at = self._now()
         self._failure = None
+        self._said = False
         now = self._read_at
         lasting = max(lifetime_seconds, MIN_INTERVAL_SECONDS)
         self._renew_at = now + lasting * FRESH_SHARE

@@ -25,7 +25,14 @@ from launch_async.ports.backends import BackendView
 from launch_async.wire.bulkhead import Bulkhead
 from launch_async.wire.kubernetes.access import Access
 from launch_async.wire.kubernetes.errors import KubeRefused
-from launch_async.wire.kubernetes.requests import CALL_SECONDS, Failed, Request, Requests, Stream
+from launch_async.wire.kubernetes.requests import (
+    CALL_SECONDS,
+    Answer,
+    Failed,
+    Request,
+    Requests,
+    Stream,
+)
 
 FIELD_MANAGER = "launch-async"
 
@@ -122,18 +129,25 @@ class KubeCluster:
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> bytes:
         """An object or a page of a list."""
-        return await self._answered(
-            Request(method="GET", path=path, verb="get", params=params or {})
-        )
+        request = Request(method="GET", path=path, verb="get", params=params or {})
+        return (await self._answered(request)).body
 
-    async def create(self, path: str, body: Mapping[str, Any], *, dry_run: bool = False) -> bytes:
+    async def create(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        dry_run: bool = False,
+        warnings: list[str] | None = None,
+    ) -> bytes:
         """Post an object to a collection, or to what a subresource does.
 
         One that has a name is sent again when nobody knows whether it arrived: `exists` may then
-        mean that it did.
+        mean that it did. What the API server warns of is appended to `warnings`: deprecated
+        versions, pods that the namespace will not admit.
         """
         named = bool((body.get("metadata") or {}).get("name"))
-        return await self._answered(
+        answer = await self._answered(
             Request(
                 method="POST",
                 path=path,
@@ -143,6 +157,9 @@ class KubeCluster:
                 repeatable=named or dry_run,
             )
         )
+        if warnings is not None:
+            warnings.extend(answer.warnings)
+        return answer.body
 
     async def patch(
         self,
@@ -156,7 +173,7 @@ class KubeCluster:
         params = _changing(dry_run=dry_run)
         if kind == "apply":
             params["force"] = "true"
-        return await self._answered(
+        answer = await self._answered(
             Request(
                 method="PATCH",
                 path=path,
@@ -167,6 +184,7 @@ class KubeCluster:
                 repeatable=kind != "json",
             )
         )
+        return answer.body
 
     async def delete(
         self,
@@ -182,9 +200,9 @@ class KubeCluster:
             options["gracePeriodSeconds"] = grace_seconds
         if uid is not None:
             options["preconditions"] = {"uid": uid}
-        return await self._answered(
-            Request(method="DELETE", path=path, verb="delete", body=msgspec.json.encode(options))
-        )
+        body = msgspec.json.encode(options)
+        request = Request(method="DELETE", path=path, verb="delete", body=body)
+        return (await self._answered(request)).body
 
     def lines(
         self, path: str, params: Mapping[str, str], *, idle_seconds: float
@@ -215,7 +233,7 @@ class KubeCluster:
         """Its calls, for metrics."""
         return self.bulkhead.view()
 
-    async def _answered(self, request: Request, *, tries: int = _TRIES) -> bytes:
+    async def _answered(self, request: Request, *, tries: int = _TRIES) -> Answer:
         pause = _FIRST_PAUSE_SECONDS
         attempt = 1
         while True:

@@ -1,7 +1,8 @@
 """Requests to one API server over aiohttp, each made once, its failures sorted by who must act."""
 
+import re
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any
@@ -28,6 +29,10 @@ PIECE_BYTES = 64 * 1024
 
 MAX_STATUS_BYTES = 1 << 20
 
+MAX_WARNING = 500
+MAX_WARNINGS = 20
+
+_WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
 _SICK = frozenset({408, 502, 503, 504})
 """A 500 is not among them: one object's webhook that fails is answered so too."""
 
@@ -70,6 +75,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return (self.verb, self.path)
 
 
+class Answer(msgspec.Struct, frozen=True):
+    """What came back."""
+
+    body: bytes
+    warnings: tuple[str, ...]
+    """Of deprecated versions, and of pods that the namespace's Pod Security will not admit."""
+
+
 class Stream(msgspec.Struct, frozen=True):
     """A request whose answer goes on."""
 
@@ -96,8 +109,8 @@ class Requests:
         if session is not None:
             await session.close()
 
-    async def once(self, request: Request) -> bytes:
-        """The body of the answer.
+    async def once(self, request: Request) -> Answer:
+        """The answer.
 
         Raises:
             KubeRefused: a 4xx.
@@ -107,7 +120,8 @@ class Requests:
         limits = aiohttp.ClientTimeout(total=self._call_seconds, sock_connect=CONNECT_SECONDS)
         async with self._bulkhead.place(), await self._send(request, limits) as response:
             try:
-                return await _bounded(response)
+                body = await _bounded(response)
+                return Answer(body, _warnings(response.headers.getall("Warning", ())))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 failure = Failed(f"{_label(response)} broke off its answer ({_why(error)})")
             raise failure
@@ -306,6 +320,12 @@ async def _words(response: aiohttp.ClientResponse) -> bytes:
     except (aiohttp.ClientError, TimeoutError, OSError):
         pass  # its code says enough
     return bytes(words)
+
+
+def _warnings(headers: Iterable[str]) -> tuple[str, ...]:
+    """The texts in `299 - "text"`, of which a header may hold several."""
+    found = (text for header in headers for text in _WARNING.findall(header))
+    return tuple(re.sub(r"\\(.)", r"\1", text)[:MAX_WARNING] for text in found)[:MAX_WARNINGS]
 
 
 def _label(response: aiohttp.ClientResponse) -> str:
