@@ -98,9 +98,11 @@ async def test_the_limit_of_a_cause_counts_while_it_lasts():
 
 
 async def test_a_run_that_is_held_back_on_purpose_has_no_start_timeout():
-    world = starting(detail="in line", cause=StartCause.QUEUED)
+    world = starting(detail="not seen yet", cause=StartCause.PREPARING)
     world.timeouts = Timeouts(start_seconds=0.2)
     async with running(world.agent()) as agent:
+        await until(lambda: agent.view().items and "not seen" in agent.view().items[0].detail)
+        await world.runner.say(detail="in line", cause=StartCause.QUEUED)
         await until(lambda: agent.view().items and agent.view().items[0].detail == "in line")
         await anyio.sleep(0.4)
         assert not world.runner.cancelled
