@@ -106,7 +106,8 @@ def wanted(case: dict[str, Any]) -> RunStatus:
     state = RunState(want.pop("state"))
     if state is not RunState.ENDED:
         cause = StartCause(want.pop("cause")) if "cause" in want else None
-        return RunStatus(state=state, cause=cause, **want)
+        held_until = unix_time(want.pop("held_until", None))
+        return RunStatus(state=state, cause=cause, held_until=held_until, **want)
     reason = Reason(want.pop("reason")) if "reason" in want else None
     end = RunEnd(exit_code=want.pop("exit_code", None), reason=reason, **want)
     return RunStatus(state=state, end=end)

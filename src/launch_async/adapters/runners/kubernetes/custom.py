@@ -18,6 +18,7 @@ from launch_async.adapters.runners.kubernetes.states import (
 from launch_async.adapters.runners.kubernetes.together import (
     OVERDUE_SECONDS,
     Together,
+    let_go,
     look,
     phase,
     status_of,
@@ -25,6 +26,7 @@ from launch_async.adapters.runners.kubernetes.together import (
 from launch_async.adapters.runners.kubernetes.words import (
     Told,
     Word,
+    conditions_of,
     has_parts,
     has_ready_parts,
     is_over,
@@ -48,6 +50,12 @@ def judge_custom(
     told = told_by(custom)
     if told is not None and is_over(told):
         return RunStatus(state=RunState.ENDED, end=_end(custom, told, pods))
+    return let_go(_alive(custom, told, pods, events=events, now=now), conditions_of(custom))
+
+
+def _alive(
+    custom: Custom, told: Told | None, pods: Sequence[Pod], *, events: Sequence[Event], now: float
+) -> RunStatus:
     seen = look(pods, events, owner=custom.metadata.uid, now=now)
     if told is None:
         return _untold(custom, seen, pods, now)

@@ -29,7 +29,7 @@ from launch_async.adapters.runners.kubernetes.objects import (
     Pod,
     unix_time,
 )
-from launch_async.adapters.runners.kubernetes.together import look, phase, status_of
+from launch_async.adapters.runners.kubernetes.together import let_go, look, phase, status_of
 from launch_async.domain.errors import Reason
 from launch_async.domain.run import RunEnd, RunState, RunStatus, StartCause
 
@@ -55,7 +55,8 @@ def judge_job(
     if suspended is not None:
         return suspended
     seen = look(pods, events, owner=job.metadata.uid, now=now)
-    return status_of(seen, begun=_has_begun(job), said=_said(job, pods))
+    status = status_of(seen, begun=_has_begun(job), said=_said(job, pods))
+    return let_go(status, _status(job).conditions or ())
 
 
 def judge_pod(pod: Pod, *, events: Sequence[Event] = (), now: float) -> RunStatus:

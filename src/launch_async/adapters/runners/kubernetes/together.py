@@ -1,6 +1,6 @@
 """What the pods of one run say together, for as long as nobody says that it is over."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -17,7 +17,13 @@ from launch_async.adapters.runners.kubernetes.events_text import (
     latest,
     refusal_words,
 )
-from launch_async.adapters.runners.kubernetes.objects import Event, Pod, PodSpec, unix_time
+from launch_async.adapters.runners.kubernetes.objects import (
+    Condition,
+    Event,
+    Pod,
+    PodSpec,
+    unix_time,
+)
 from launch_async.domain.run import RunState, RunStatus, StartCause
 
 OVERDUE_SECONDS = 60.0
@@ -84,6 +90,17 @@ def status_of(seen: Together, *, begun: bool = False, said: str = "") -> RunStat
         cause=wait.cause,
         warning=warning,
     )
+
+
+def let_go(status: RunStatus, conditions: Iterable[Condition]) -> RunStatus:
+    """With the moment at which a run that has not begun was let go, if it was held back."""
+    if status.state is not RunState.STARTING or status.cause is StartCause.QUEUED:
+        return status
+    for one in conditions:
+        if one.type == "Suspended" and one.status == "False":
+            at = unix_time(one.last_transition_time)
+            return msgspec.structs.replace(status, held_until=at)
+    return status
 
 
 def phase(pod: Pod) -> str:

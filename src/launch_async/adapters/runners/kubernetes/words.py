@@ -114,6 +114,11 @@ def is_over(told: Told | None) -> bool:
     return told is not None and told.word in (Word.FINISHED, Word.FAILED)
 
 
+def conditions_of(custom: Custom) -> Iterator[Condition]:
+    """Its conditions, those that can be read."""
+    return _conditions(_status(custom).conditions)
+
+
 def says_something(custom: Custom) -> bool:
     """Whether its status has words, also where none is known."""
     status = custom.status
