@@ -120,6 +120,9 @@ class Followed:
     def _look(self) -> None:
         self.healths.append(self.informer.why)
         self._ring()
+        if self.raises:
+            msg = "a fault of ours"
+            raise ValueError(msg)
 
     def _ring(self) -> None:
         self.changed.set()
@@ -348,6 +351,40 @@ async def test_a_server_that_asks_to_be_left_alone_is(jobs: Jobs):
     assert moments[1] - moments[0] >= 1
 
 
+async def test_a_server_that_knows_nothing_of_where_the_watch_was_is_listed_anew(jobs: Jobs):
+    ahead = status(504, "Timeout", "Too large resource version: 7, current: 2")
+    jobs.lists = [page(7, thing("a", 3)), page(2, thing("a", 1))]
+
+    async def from_two(request: Any) -> Any:
+        begin = streams(then="hang") if request.query["resourceVersion"] == "2" else ahead
+        return await begin(request)
+
+    jobs.watches = [from_two]
+    async with following(jobs.cluster) as followed:
+        await followed.until(lambda: followed.informer.fresh)
+
+
+async def test_what_it_has_is_not_believed_for_ever_while_it_lists(jobs: Jobs):
+    jobs.lists = [page(1, thing("a", 1)), hangs]
+    jobs.watches = [streams(bookmark(5), error_event(410))]
+    pace = msgspec.structs.replace(FAST, idle_seconds=0.5)
+    async with following(jobs.cluster, pace=pace) as followed:
+        await followed.until(lambda: len(jobs.queries(watch=False)) == 2)
+        assert followed.informer.fresh  # it may be over in a moment
+        await followed.until(lambda: "nothing heard" in followed.informer.why)
+
+
+async def test_pages_that_are_long_have_fewer_objects_the_next_time(jobs: Jobs):
+    long = [thing(f"j{number}", number, text="x" * 100_000) for number in range(100)]
+    jobs.lists = [page(7, *long, following="x"), page(7, *long), page(9, *long)]
+    jobs.watches = [streams(bookmark(7), error_event(410)), streams(then="hang")]
+    async with following(jobs.cluster, pace=msgspec.structs.replace(FAST, page=100)) as followed:
+        await followed.until(lambda: len(jobs.queries(watch=True)) == 2)
+    limits = [int(one["limit"]) for one in jobs.queries(watch=False)]
+    assert limits[:2] == [100, 100]
+    assert 35 <= limits[2] <= 45
+
+
 async def test_an_outage_is_logged_when_it_begins_and_when_it_is_over(jobs: Jobs):
     sick = text(503, "not yet")
     jobs.watches = [streams(bookmark(5)), *[sick] * 8, streams(then="hang")]
@@ -377,10 +414,12 @@ async def test_what_is_not_allowed_is_said_once_with_the_remedy_and_tried_again(
 
 async def test_what_the_callback_raises_stops_nothing(jobs: Jobs):
     jobs.lists = [page(7, thing("a", 3), thing("b", 4))]
-    jobs.watches = [streams(event("DELETED", thing("a", 9)), then="hang")]
+    gone = streams(event("DELETED", thing("a", 9)))
+    jobs.watches = [gone, text(503, "not yet"), streams(then="hang")]
     async with following(jobs.cluster) as followed:
         followed.raises = True
-        await followed.until(lambda: followed.names == {"b"})
+        await followed.until(lambda: followed.names == {"b"} and not followed.informer.fresh)
+        await followed.until(lambda: followed.informer.fresh)
     assert followed.told == [("a", False), ("b", False), ("a", True)]
 
 

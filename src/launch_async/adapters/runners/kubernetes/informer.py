@@ -36,6 +36,11 @@ QUICK_SECONDS = 5.0
 """A watch that ends so soon, without a word, has done nothing."""
 FUTILE = 3
 """So many of them in a row are an outage."""
+ANEW = 4
+"""After so many failures it lists: an API server that was restored from a backup knows nothing of
+where the watch was, and calls that a timeout."""
+STALE = 1.25
+"""Of the idle time, after which nobody is believed who was not heard."""
 
 T = TypeVar("T")
 
@@ -141,11 +146,13 @@ class Informer(Generic[T]):
     @property
     def fresh(self) -> bool:
         """Whether what it has is what the API server has, as far as one can know."""
-        return not self._why
+        return not self.why
 
     @property
     def why(self) -> str:
         """Why it is not fresh; "" when it is."""
+        if not self._why and self.age_seconds > STALE * self._pace.idle_seconds:
+            return f"nothing heard for {self.age_seconds:.0f} s"
         return self._why
 
     @property
@@ -175,6 +182,7 @@ class Informer(Generic[T]):
                 pause = self._lost(str(error), said=False)
             except Unavailable as error:
                 pause = max(self._lost(str(error)), error.retry_after_seconds or 0.0)
+                self._version = self._version if self._failures < ANEW else None
             except _Broken as error:
                 pause = self._ended(futile=True, why=str(error))
                 pause = max(pause, error.wait_seconds)
@@ -189,9 +197,9 @@ class Informer(Generic[T]):
         """Take over what is there, forget what is not; the version to watch from."""
         seen: set[str] = set()
         following: str | None = None
-        limit = str(self._limit)
+        limit = self._limit
         while True:
-            params = {**self._selected, "limit": limit}
+            params = {**self._selected, "limit": str(limit)}
             if following:
                 params["continue"] = following
             content = await self._cluster.get(self._path, params)
@@ -199,7 +207,7 @@ class Informer(Generic[T]):
             self._heard_at = anyio.current_time()
             await self._take_all(page.items or (), seen)
             if len(content) > PAGE_BYTES:
-                self._limit = max(1, self._limit * PAGE_BYTES // len(content))
+                self._limit = min(self._limit, max(1, limit * PAGE_BYTES // len(content)))
             following = page.metadata.next_page
             if not following:
                 break
@@ -297,6 +305,12 @@ class Informer(Generic[T]):
         except Exception:
             log.exception("a change of a kubernetes object was not handled", **self._what)
 
+    def _tell_health(self) -> None:
+        try:
+            self._on_health()
+        except Exception:
+            log.exception("the health of a kubernetes watch was not handled", **self._what)
+
     def _well(self) -> None:
         if not self._why:
             return
@@ -306,7 +320,7 @@ class Informer(Generic[T]):
         self._told = ""
         self._failures = 0
         self._synced.set()
-        self._on_health()
+        self._tell_health()
 
     def _ended(self, *, futile: bool, why: str) -> float:
         """A watch was open and ended; the next one begins at once if it was of use."""
@@ -334,12 +348,12 @@ class Informer(Generic[T]):
 
     def _say(self, why: str, *, kind: str) -> None:
         """Not fresh any more; each kind of trouble is logged once until it is over."""
-        was_fresh, self._why = self.fresh, why
+        was_fresh, self._why = not self._why, why
         if kind and kind != self._told:
             log.warning("kubernetes watch lost", why=why, **self._what)
             self._told = kind
         if was_fresh:
-            self._on_health()
+            self._tell_health()
 
     def _pause(self) -> float:
         doubled = self._pace.first_pause_seconds * 2.0 ** min(self._failures - 1, 20)
