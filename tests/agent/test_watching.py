@@ -10,7 +10,8 @@ from fakes import DEADLINE_SECONDS, World, an_item, running, until
 
 from launch_async.agent.heartbeat import Heartbeat
 from launch_async.agent.table import Table
-from launch_async.agent.timeouts import QueueTimeouts, Timeouts
+from launch_async.agent.timeouts import QueueTimeouts, Timeouts, timeouts_of
+from launch_async.config.model import LaunchConfig
 from launch_async.domain.errors import Reason, Unavailable
 from launch_async.domain.ids import ItemId, RunId
 from launch_async.domain.phase import Phase
@@ -111,6 +112,13 @@ async def test_a_run_that_is_held_back_on_purpose_has_no_start_timeout():
         assert not world.runner.cancelled
         message = await failure(world)
     assert "within 0.2 s (`agent.start_timeout`)" in message
+
+
+def test_each_cause_but_the_usual_steps_has_a_setting():
+    timeouts = timeouts_of(LaunchConfig())
+    assert set(timeouts.causes) == set(StartCause) - {StartCause.PREPARING}
+    limits = {cause for cause in StartCause if timeouts.wait(cause).seconds}
+    assert limits == {StartCause.QUEUED, StartCause.IMAGE, StartCause.CONFIG}
 
 
 async def test_being_held_back_may_have_a_limit_too():

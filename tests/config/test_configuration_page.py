@@ -18,6 +18,7 @@ from launch_async.config.model import (
     OrphansConfig,
     QueueConfig,
     RetentionConfig,
+    StartTimeouts,
     TargetConfig,
 )
 from launch_async.domain.git import GitSettings
@@ -28,6 +29,7 @@ SECTIONS = {
     "One queue": QueueConfig,
     "agent": AgentSection,
     "One target": TargetConfig,
+    "start_timeouts": StartTimeouts,
     "orphans": OrphansConfig,
     "retention": RetentionConfig,
     "builder": BuilderSection,

@@ -22,6 +22,7 @@ LIVE = frozenset(
         "agent.item_retries",
         "agent.run_timeout",
         "agent.start_timeout",
+        "agent.start_timeouts",
         "agent.targets",
         "agent.waiting",
     }

@@ -61,6 +61,10 @@ def timeouts_of(config: LaunchConfig) -> Timeouts:
     return Timeouts(
         start_seconds=config.agent.start_timeout,
         run_seconds=config.agent.run_timeout,
+        causes={
+            StartCause(name): seconds
+            for name, seconds in msgspec.structs.asdict(config.agent.start_timeouts).items()
+        },
         queues={
             queue.name: QueueTimeouts(
                 start_seconds=queue.start_timeout, run_seconds=queue.run_timeout

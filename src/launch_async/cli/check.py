@@ -131,7 +131,9 @@ def _table(heads: Row, rows: Sequence[Row]) -> None:
 
 
 def _shown(key: str, value: object) -> str:
-    name = key.rpartition(".")[2]
+    section, _, name = key.rpartition(".")
+    if section == "agent.start_timeouts":
+        name = "start_timeout"
     if value == -1 or (value == 0 and name in _ZERO_IS_OFF):
         return "no limit"
     match value:

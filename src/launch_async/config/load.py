@@ -16,6 +16,7 @@ from launch_async.config.model import (
     OrphansConfig,
     QueueConfig,
     RetentionConfig,
+    StartTimeouts,
     TargetConfig,
 )
 from launch_async.config.paths import home_dir
@@ -43,6 +44,7 @@ _MODELS: dict[str, type[msgspec.Struct]] = {
     "": LaunchConfig,
     ".agent": AgentSection,
     ".agent.orphans": OrphansConfig,
+    ".agent.start_timeouts": StartTimeouts,
     ".agent.retention": RetentionConfig,
     ".agent.targets[...]": TargetConfig,
 }

@@ -97,6 +97,29 @@ class RetentionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Megabytes of such logs; the oldest go first."""
 
 
+class StartTimeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Seconds that a run may wait for one cause, counted since its backend names it; 0: no limit of
+    its own. `start_timeout` counts beside them, but not while a run is queued."""
+
+    queued: Seconds = 604_800.0
+    """Held back on purpose: suspended, gated, waiting for its turn in Kueue. A week, as queues are
+    long."""
+    image: Seconds = 900.0
+    """Its image cannot be pulled. Registries are back after a while, wrong names never are."""
+    config: Seconds = 300.0
+    """A secret or config map that it names is missing."""
+    unschedulable: Seconds = 0.0
+    """No machine has what it needs."""
+    refused: Seconds = 0.0
+    """A quota, a webhook or a policy lets no part of it be made."""
+    volume: Seconds = 0.0
+    """A volume cannot be mounted."""
+    init: Seconds = 0.0
+    """An init container runs, or fails again and again."""
+    container: Seconds = 0.0
+    """Its machine cannot make or start it."""
+
+
 class AgentSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What W&B's file has no words for."""
 
@@ -131,6 +154,8 @@ class AgentSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     start_timeout: Seconds = 1800.0
     """Seconds a run may take from launch to running before it is ended; 0 switches it off.
     `WANDB_LAUNCH_START_TIMEOUT` overrides it, as for W&B's agent."""
+    start_timeouts: StartTimeouts = StartTimeouts()
+    """Limits for runs that wait for a certain cause, where the backend tells it, as Kubernetes."""
     run_timeout: Seconds = 0.0
     """Seconds that a run may run before it is ended; 0 is no limit, as for W&B's agent."""
     patience: Seconds = 300.0
@@ -214,10 +239,12 @@ class LaunchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             ConfigError: a key of either is not what it should be.
         """
         builder, registry = builder_section(self.builder), registry_section(self.registry)
-        destination = builder.destination or registry.uri
-        if destination is None:
-            return builder
-        return msgspec.structs.replace(builder, destination=repository_of(destination))
+        if builder.destination:
+            named: tuple[str, str] | None = "builder.destination", builder.destination
+        else:
+            named = registry.destination()
+        destination = None if named is None else repository_of(named[1], named[0])
+        return msgspec.structs.replace(builder, destination=destination)
 
     @property
     def state_dir(self) -> Path:
