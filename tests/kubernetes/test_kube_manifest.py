@@ -133,7 +133,8 @@ def test_what_a_cluster_wrote_into_a_copied_manifest_is_not_sent():
 
 
 def test_a_job_and_its_pods_carry_what_they_are_selected_by():
-    args = {"metadata": {"labels": {"kueue.x-k8s.io/queue-name": "users"}}}
+    own = {"kueue.x-k8s.io/queue-name": "users", "wandb.ai/run-id": "${run_id}"}
+    args = {"metadata": {"labels": own}}
     manifest = manifest_of(args)
     labels = manifest.body["metadata"]["labels"]
     assert labels == {

@@ -204,17 +204,16 @@ ORDERS = st.fixed_dictionaries(
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
-def templates(value: Any, *, top: bool = True) -> Iterator[dict[str, Any]]:
+def templates(value: Any) -> Iterator[dict[str, Any]]:
     if isinstance(value, dict):
         spec = value.get("spec")
         if isinstance(spec, dict) and isinstance(spec.get("containers"), list):
             yield value
-        for key, part in value.items():
-            if not (top and key in ("metadata", "status")):
-                yield from templates(part, top=False)
+        for part in value.values():
+            yield from templates(part)
     elif isinstance(value, list):
         for part in value:
-            yield from templates(part, top=False)
+            yield from templates(part)
 
 
 def check(manifest: Manifest) -> None:

@@ -30,6 +30,7 @@ LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
         ("My_Job.v2", "Run_7", "my-job-v2-run-7-"),
         ("2nd", "r", "launch-2nd-r-"),
         ("--", "__", "launch-"),
+        (f"{'x' * 28}-y", "7k2m9xq1", f"{'x' * 28}-7k2m9xq1-"),
         ("é", "ü", "launch-"),
     ],
 )

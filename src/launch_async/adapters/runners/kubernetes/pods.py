@@ -10,8 +10,6 @@ import msgspec
 
 from launch_async.adapters.runners.kubernetes.fields import Document, Path, invalid, read_objects
 
-_NOT_LOOKED_INTO = frozenset({"metadata", "status"})
-
 
 class Container(msgspec.Struct, frozen=True):
     """One container, and where it is in the manifest."""
@@ -75,8 +73,7 @@ def _found(value: Any, path: Path) -> Iterator[tuple[Document, Path]]:
         if isinstance(spec, dict) and spec.get("containers") is not None:
             yield value, path
         for key, part in value.items():
-            if path or key not in _NOT_LOOKED_INTO:
-                yield from _found(part, (*path, key))
+            yield from _found(part, (*path, key))
     elif isinstance(value, list):
         for index, part in enumerate(value):
             yield from _found(part, (*path, index))
