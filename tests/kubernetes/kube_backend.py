@@ -57,7 +57,7 @@ class KubernetesBackend:
         return self.script(play.shell)
 
     def script(self, script: str) -> Work:
-        return ImageWork(image=self.image, entrypoint=("sh", "-c", script, "sh"))
+        return ImageWork(image=self.image, entrypoint=("sh", "-c", script))
 
     def kill_from_outside(self, handle: RunHandle) -> None:
         selector = f"launch-async/item={handle.data['item']}"

@@ -12,7 +12,7 @@ A station begins when a run is launched or looked for there. What is said of a r
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
@@ -185,8 +185,8 @@ class Watches:
 
     def __init__(self) -> None:
         self._bells = Bells()
-        self._stations: dict[Spot, Station] = {}
-        self._pods: dict[tuple[ClusterKey, str], Pods] = {}
+        self._stations: dict[tuple[Spot, str], Station] = {}
+        self._pods: dict[tuple[ClusterKey, str, str], Pods] = {}
         self._waiting: list[Informer[Pod] | Informer[Launched]] = []
         self._tasks: anyio.abc.TaskGroup | None = None
 
@@ -203,17 +203,17 @@ class Watches:
                 self._tasks = None
 
     def station(self, spot: Spot, cluster: Cluster, identity: str) -> Station:
-        """The station of this spot, begun if it is new."""
-        found = self._stations.get(spot)
+        """The station of this spot for one agent's runs, begun if it is new."""
+        found = self._stations.get((spot, identity))
         if found is not None:
             return found
-        place = (spot.cluster, spot.namespace)
+        place = (spot.cluster, spot.namespace, identity)
         pods = self._pods.get(place)
         if pods is None:
             pods = self._pods[place] = Pods(cluster, spot.namespace, identity, self._bells)
             self._begin(pods.informer)
         station = Station(spot, cluster, pods, identity, self._bells)
-        self._stations[spot] = station
+        self._stations[spot, identity] = station
         self._begin(station.informer)
         return station
 
@@ -237,10 +237,6 @@ class Watches:
     def follow(self, item: str) -> AbstractContextManager[Bell]:
         """A bell for one item (its label's value), for as long as the block lasts."""
         return self._bells.follow(item)
-
-    def stations(self) -> Mapping[Spot, Station]:
-        """All that have begun."""
-        return self._stations
 
     def _begin(self, informer: Informer[Pod] | Informer[Launched]) -> None:
         if self._tasks is None:
