@@ -166,6 +166,7 @@ PROFILE = "container.apparmor.security.beta.kubernetes.io/launch0"
             [f"metadata.annotations.{PROFILE}"],
         ),
         ({"configFile": "/k", "context": "c"}, ["configFile", "context"]),
+        ({"spec": {"seccomp": "unconfined"}}, []),
         (pod(hostPID=False, automountServiceAccountToken=False), []),
         (pod(serviceAccountName=None, hostPath=None), []),
         ({"metadata": {"annotations": {PROFILE: "runtime/default", "a": "unconfined"}}}, []),
