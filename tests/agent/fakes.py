@@ -248,9 +248,13 @@ class FakeBuilder:
         self.discarded: list[ItemId] = []
         self.building = anyio.Event()
         self.hang = False
+        self.printed: Path | None = None
+        """The log of the builds."""
         self.warnings: tuple[str, ...] = ()
 
     async def build(self, order: BuildOrder) -> Work:
+        if self.printed is not None:
+            order.progress.keep_log(self.printed)
         self.building.set()
         if self.hang:
             await anyio.sleep_forever()

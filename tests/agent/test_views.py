@@ -1,5 +1,7 @@
 """What an agent shows of its items, however many there are."""
 
+from pathlib import Path
+
 import anyio
 import msgspec
 import pytest
@@ -76,7 +78,19 @@ async def test_what_has_ended_is_counted_no_more_and_its_phases_were_timed():
             assert len(view.durations[phase].buckets) == len(BOUNDS_SECONDS) + 1
 
 
-async def test_a_log_is_read_and_followed_by_the_items_id():
+async def test_the_log_of_an_item_without_a_run_is_that_of_its_build(tmp_path: Path):
+    world = World()
+    world.builder.hang, world.builder.printed = True, tmp_path / "la-1.log"
+    world.service.push(an_item(1))
+    agent = world.agent()
+    async with running(agent):
+        await until(world.builder.building.is_set)
+        assert await agent.log_tail("q-1", lines=5) == ()
+        world.builder.printed.write_text("#1 one\n#2 two\n#2 thr")
+        assert await agent.log_tail("q-1", lines=2) == ("#2 two", "#2 thr")
+
+
+async def test_a_log_is_read_and_followed_by_the_items_id(tmp_path: Path):
     world = World()
     world.builder.hang = True
     world.service.push(an_item(1))
@@ -85,6 +99,7 @@ async def test_a_log_is_read_and_followed_by_the_items_id():
         await until(world.builder.building.is_set)
         assert await agent.log_tail("q-1", lines=5) == ()
     world.builder.hang = False
+    world.builder.printed = tmp_path / "not there"
     agent = world.agent()
     async with running(agent):
         await until(lambda: world.runner.alive)

@@ -1,18 +1,26 @@
-"""Logs of open items' runs, for people: the journeys know nothing of it."""
+"""Logs of open items' runs and builds, for people: the journeys know nothing of it."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
+
+import anyio.to_thread
 
 from launch_async.agent.table import Table, Tracked
 from launch_async.agent.tools import Tools
+from launch_async.kit.tail import last_lines
 from launch_async.ports.runner import Runner
 
 
 async def log_tail(tools: Tools, item_id: str, *, lines: int) -> tuple[str, ...]:
-    """The last lines; () for an item that is not open or has no run yet."""
+    """The last lines, of its image's build until it has a run; () for an item that is not open."""
     tracked = tools.table.get(item_id)
-    if tracked is None or tracked.entry.handle is None:
+    if tracked is None:
         return ()
+    if tracked.entry.handle is None:
+        look = partial(last_lines, lines=lines)
+        printed = tracked.build_log
+        return () if printed is None else await anyio.to_thread.run_sync(look, printed)
     return await _runner(tools, tracked).log_tail(tracked.entry.handle, lines=lines)
 
 
