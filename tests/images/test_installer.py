@@ -10,15 +10,18 @@ import sys
 import threading
 import venv
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from subprocess import STDOUT
 from typing import NamedTuple
 
 import pytest
 
+from launch_async.domain.errors import ItemError
 from launch_async.images import installer
-from launch_async.images.dependencies import missing_packages
+from launch_async.images.dependencies import install_at_start, missing_packages
 
 PROGRAM = Path(installer.__file__)
 BROKEN = "raise SystemExit('cannot be built here')\n"
@@ -127,16 +130,24 @@ class Install:
         path = self.folder / "list.txt"
         path.write_text(listed)
         python = self.environment / "bin" / "python"
-        done = subprocess.run(
+        return self.run(
             [python, self.program, "--pytorch", f"{self.index.url}/whl", *words, path],
-            env={"HOME": str(self.folder), "PIP_RETRIES": "1", **self.variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            timeout=120,
-            check=False,
-            cwd=self.folder,
+            self.folder,
         )
+
+    def run(self, argv: Sequence[str | Path], folder: Path, stderr: int | Path = STDOUT) -> Done:
+        """Any program with these variables; `stderr` may be a file of its own."""
+        with nullcontext(stderr) if isinstance(stderr, int) else stderr.open("w") as errors:
+            done = subprocess.run(
+                argv,
+                env={"HOME": str(self.folder), "PIP_RETRIES": "1", **self.variables},
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                encoding="utf-8",
+                timeout=120,
+                check=False,
+                cwd=folder,
+            )
         return Done(done.returncode, done.stdout, self.environment)
 
 
@@ -278,6 +289,69 @@ def test_it_needs_the_standard_library_alone_and_no_new_syntax():
         )
     }
     assert {name.partition(".")[0] for name in imported} <= sys.stdlib_module_names
+
+
+def starts(install: Install, files: Mapping[str, str], *program: str) -> tuple[Done, str]:
+    """The program in a folder with these files, after what they need; what was said of that."""
+    code, said = install.folder / "code", install.folder / "said"
+    code.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (code / name).write_text(text)
+    install.variables["PATH"] = f"{install.environment / 'bin'}:{os.environ['PATH']}"
+    words = ["env", *install_at_start(code), *program]  # `env` finds it in this PATH
+    return install.run(words, code, said), said.read_text()
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"requirements.txt": "-r more.txt\n", "more.txt": "one\ntwo\n"},
+        {"pyproject.toml": '[project]\nname = "x"\ndependencies = ["one==1.0", "two"]\n'},
+        {"requirements.frozen.txt": "one==1.0\nno-such-thing==1\ntwo==2.0\n"},
+    ],
+    ids=lambda files: next(iter(files)),
+)
+def test_what_code_needs_is_installed_and_then_its_program_runs(
+    files: Mapping[str, str], install: Install, index: Index
+):
+    index.add("one", "1.0")
+    index.add("two", "2.0")
+    modules = dict.fromkeys(("argparse.py", "logging.py"), "raise SystemExit(7)\n")
+    program = ("python", "-I", "-c", "import one, two, sys; print(sys.argv[1:]); sys.exit(3)")
+    done, said = starts(install, files | modules, *program, "--then", "a b")
+    assert (done.code, done.said) == (3, "['--then', 'a b']\n"), said
+    assert done.installed == {"one": "1.0", "two": "2.0"}
+    lacks = ("no-such-thing==1",) if "requirements.frozen.txt" in files else ()
+    assert missing_packages(said) == lacks
+
+
+def test_a_program_does_not_run_without_what_it_needs(install: Install, index: Index):
+    index.add("one", "1.0")
+    files = {"requirements.txt": "one\nno-such-thing\n"}
+    done, said = starts(install, files, "python", "-c", "print('ran')")
+    assert (done.code, done.said) == (1, "")
+    assert said.endswith("launch-async: the requirements could not be installed\n")
+
+
+def test_a_program_that_is_not_there_is_named(install: Install, index: Index):
+    index.add("one", "1.0")
+    done, said = starts(install, {"requirements.txt": "one\n"}, "no-such-program")
+    assert done.code == 1
+    assert said.endswith(
+        "launch-async: no-such-program cannot be started: [Errno 2] No such file or directory\n"
+    )
+
+
+def test_code_that_needs_nothing_is_started_at_once(tmp_path: Path):
+    assert install_at_start(tmp_path) == ()
+
+
+def test_a_list_that_is_too_long_for_a_start_is_refused(tmp_path: Path):
+    (tmp_path / "requirements.frozen.txt").write_text(
+        "".join(f"p{n}==1.0\n" for n in range(30_000))
+    )
+    with pytest.raises(ItemError, match="too long"):
+        install_at_start(tmp_path)
 
 
 def test_no_password_of_a_url_is_said(install: Install, index: Index):

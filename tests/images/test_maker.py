@@ -52,6 +52,16 @@ async def test_what_builds_an_image_is_all_that_the_recipe_says(tmp_path: Path):
         assert one.builder.contexts == [FILES | {order.dockerfile: FILES["Dockerfile"]}]
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_builds_share_a_cache_only_if_the_operator_wants_it(wanted: bool, tmp_path: Path):
+    async with site_in(tmp_path, cache_mounts=wanted) as site:
+        site.builder.has_mounts = True
+        site.write("B", {"train.py": "", "requirements.txt": "wandb\n"})
+        await site.build(site.order("B", dockerfile=None))
+        [order] = site.builder.orders
+        assert ("--mount" in site.builder.contexts[0][order.dockerfile]) is wanted
+
+
 async def test_an_image_that_comes_while_a_slot_is_waited_for_is_not_built(tmp_path: Path):
     async with site_in(tmp_path) as site:
         hearer = Hearer()

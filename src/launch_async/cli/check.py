@@ -81,7 +81,8 @@ def _rows(settled: Settled, config: LaunchConfig) -> Iterator[Row]:
         yield name, "given" if given else "not set", settled.origin(name)
     for key, value in _settings(config.building(), "builder"):
         shown = "given" if key.startswith(_HIDDEN) else _shown(key, value)
-        origins = (key, "registry.uri") if key == "builder.destination" else (key,)
+        named = key == "builder.destination" and value is not None
+        origins = (key, "registry.uri", "registry") if named else (key,)
         yield key, shown, settled.origin(*origins)
     for key, value in _settings(msgspec.structs.replace(config, queues=(), **blocks), ""):
         if key in blocks or key == "queues":

@@ -76,6 +76,7 @@ def settings_of(section: BuilderSection) -> ImageSettings:
         build_args=section.build_args,
         base_image=section.base_image,
         install_with=section.install_with,
+        cache_mounts=section.cache_mounts,
         wandb_tags=section.wandb_tags,
         timeout_seconds=section.timeout,
     )

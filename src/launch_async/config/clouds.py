@@ -18,6 +18,7 @@ _TYPES = {
 _PLATFORMS = ("linux/amd64", "linux/arm64")
 _GAR_PARTS = 4
 _ACR_PARTS = 2
+_PARTS = {"account_id", "region", "repo_name", "repository", "image-name", "project"}
 _STORES = re.compile(r"s3://|gs://|https://[^/]+\.blob\.core\.windows\.net/[^/]+")
 
 
@@ -51,8 +52,15 @@ def _registry(block: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
         key = "repo_name" if "repo_name" in block else "repository"
         if block.get("type") == "ecr":
             yield f"registry.{key}", f"W&B's agent cannot use registry.{key} for ecr; write uri"
-    if isinstance(block.get("uri"), str):
-        yield from _address("registry.uri", block["uri"])
+    kind, uri = block.get("type"), block.get("uri")
+    if isinstance(uri, str):
+        yield from _address("registry.uri", uri)
+        if kind is None:
+            yield "registry.uri", "W&B's agent pushes nothing to a registry.uri without a type"
+        elif kind == "local":
+            yield "registry.uri", "registry.uri has no effect with the type local"
+        for key in block.keys() & _PARTS:
+            yield f"registry.{key}", f"registry.{key} has no effect beside registry.uri"
 
 
 def _builder(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

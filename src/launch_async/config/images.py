@@ -4,7 +4,8 @@
 additive. Both tolerate unknown keys, as W&B's agent does (launch-features.md §1.4).
 """
 
-from typing import Annotated, Any, Literal, TypeVar
+import re
+from typing import Annotated, Any, Literal, TypeVar, assert_never
 
 import msgspec
 
@@ -66,6 +67,9 @@ class BuilderSection(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """Ours. Arguments of all builds. They show in the images' history: nothing secret."""
     install_with: Literal["pip", "uv"] = "pip"
     """Ours. What installs requirements in generated Dockerfiles."""
+    cache_mounts: bool = True
+    """Ours. Whether generated Dockerfiles keep what was downloaded in a cache of the builder, which
+    the builds of all jobs share and may change."""
     timeout: Seconds = 3600.0
     """Ours. Seconds that one build may take, its push included."""
     wandb_tags: bool = False
@@ -73,10 +77,47 @@ class BuilderSection(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
 
 class RegistrySection(msgspec.Struct, frozen=True, kw_only=True):
-    """`registry`: deprecated by W&B in favour of `builder.destination`."""
+    """`registry`: deprecated by W&B in favour of `builder.destination`, which it names in parts."""
 
     type: Literal["ecr", "acr", "gcr", "local"] | None = None
+    """`local`: images stay on the engine. The others only say which parts there are."""
     uri: str | None = None
+    """The repository; the parts are for registries without it."""
+    account_id: int | str | None = None
+    region: str | None = None
+    project: str | None = None
+    repository: str | None = None
+    repo_name: str | None = None
+    image_name: str | None = msgspec.field(default=None, name="image-name")
+
+    def destination(self) -> tuple[str, str] | None:
+        """The key that names the repository, and the repository; None: images stay on the engine.
+
+        Raises:
+            ConfigError: parts are missing.
+        """
+        if self.type == "local" or (self.type is None and self.uri is None):
+            return None
+        if self.uri is not None:
+            return "registry.uri", self.uri
+        parts: tuple[int | str | None, ...] = (None,)
+        shape = names = ""
+        match self.type:
+            case "ecr":
+                parts = (self.account_id, self.region, self.repo_name or self.repository)
+                shape, names = "{}.dkr.ecr.{}.amazonaws.com/{}", "account_id, region and repo_name"
+            case "gcr":
+                parts = (self.region, self.project, self.repository, self.image_name)
+                shape = "{}-docker.pkg.dev/{}/{}/{}"
+                names = "region, project, repository and image-name"
+            case "acr" | None:
+                pass
+            case never:
+                assert_never(never)
+        if not all(parts):
+            either = f", or {names}" if names else ""
+            raise ConfigError(f"registry: the type {self.type} needs uri{either}")
+        return "registry", shape.format(*parts)
 
 
 class RegistryLoginConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -135,8 +176,8 @@ def registry_section(block: dict[str, Any] | None) -> RegistrySection:
     return _checked(block, RegistrySection, "registry")
 
 
-def repository_of(destination: str) -> str:
-    """A repository as W&B's agent takes it: `https://` before it is left out.
+def repository_of(destination: str, key: str) -> str:
+    """A repository as W&B's agent takes it: `https://` before it is left out. `key` is its own.
 
     Raises:
         ConfigError: it is none, or has a tag.
@@ -148,11 +189,15 @@ def repository_of(destination: str) -> str:
         found = None
     if found is None:
         msg = (
-            f"builder.destination: {destination!r} is no repository; write"
+            f"{key}: {_without_login(destination)!r} is no repository; write"
             " HOST[:PORT]/NAME, in lower case and without a tag"
         )
         raise ConfigError(msg)
     return found.name
+
+
+def _without_login(address: str) -> str:
+    return re.sub(r"(^|//)[^/@]*@", r"\1", address)
 
 
 def _checked(block: dict[str, Any] | None, kind: type[T], name: str) -> T:

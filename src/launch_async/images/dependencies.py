@@ -1,4 +1,4 @@
-"""What a generated image installs: the lists it is given, and what its build's log says of them.
+"""What a job installs, in a generated image or at its start, and what the log says it could not.
 
 ```
 .launch-async/installer.py          installs a list, within the image
@@ -14,13 +14,15 @@ from pathlib import Path
 
 import msgspec
 
-from launch_async.domain.errors import ItemError, Reason, Stage
 from launch_async.domain.requirements import Requirements, find_requirements, without_local
+from launch_async.images.places import invalid
 
 FOLDER = ".launch-async"
 """In a build context; the job's own files of this name are left out."""
 INSTALLER = "installer.py"
 MAX_MISSING = 200
+MAX_START_CHARACTERS = 200_000
+"""Of lines that are given to the start of a run: a program gets about two million in all."""
 
 _MISSING = re.compile(
     r"launch-async: could not install: (a URL or path|[A-Za-z0-9][\w.+!=\[\],-]{0,200})"
@@ -49,13 +51,7 @@ def dependencies_of(code: Path) -> Dependencies:
     Raises:
         ItemError: a list cannot be read, or refers to one that is not there.
     """
-    needs = find_requirements(code)
-    if needs.missing:
-        msg = (
-            f"The job's requirements refer to {needs.missing[0]}, which its code does not hold:"
-            " add the file, or build with a Dockerfile of the job's own."
-        )
-        raise ItemError(msg, reason=Reason.JOB_INVALID, stage=Stage.BUILD)
+    needs = _needs_of(code)
     warnings = _warnings(needs)
     if not needs.lines:
         return Dependencies(warnings=warnings)
@@ -80,9 +76,42 @@ def dependencies_of(code: Path) -> Dependencies:
     )
 
 
+def install_at_start(code: Path) -> tuple[str, ...]:
+    """Words before those of a program that install what the code needs in the folder where it is,
+    and then become the program; none, if it needs nothing. Blocks.
+
+    Raises:
+        ItemError: as `dependencies_of`; a list is too long.
+    """
+    needs = _needs_of(code)
+    if not needs.lines:
+        return ()
+    words = ["python3", "-I", "-c", _installer()]  # isolated: the code is no module of its own
+    if needs.frozen or needs.file is None:
+        if sum(len(line) for line in needs.lines) > MAX_START_CHARACTERS:
+            raise invalid(
+                "The job's list of requirements is too long to be installed when its run starts:"
+                " shorten it, or use an agent that builds images."
+            )
+        words += [f"--line={line}" for line in needs.lines]
+    else:
+        words.append(needs.file.name)
+    return (*words, *(["--frozen"] if needs.frozen else []), "--then")
+
+
 def missing_packages(log: str) -> tuple[str, ...]:
     """What the build of a frozen list had to do without, from all that the builder printed."""
     return tuple(dict.fromkeys(_MISSING.findall(log)))[:MAX_MISSING]
+
+
+def _needs_of(code: Path) -> Requirements:
+    needs = find_requirements(code)
+    if needs.missing:
+        raise invalid(
+            f"The job's requirements refer to {needs.missing[0]}, which its code does not hold:"
+            " add the file, or build with a Dockerfile of the job's own."
+        )
+    return needs
 
 
 def _installer() -> str:

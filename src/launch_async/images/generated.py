@@ -19,13 +19,13 @@ import msgspec
 
 from launch_async.domain.errors import ItemError, Reason, Stage
 from launch_async.images.dependencies import FOLDER, INSTALLER, Dependencies
-from launch_async.images.installer import MISSING_FILE
 from launch_async.images.quoting import assignment, exec_form, user_name
 from launch_async.images.settings import checked_reference
 
 OLDEST_PYTHON = (3, 8)
 NEWEST_PYTHON = (3, 15)
 ENVIRONMENT = "/env"
+MISSING_FILE = f"{ENVIRONMENT}/launch-async-missing.txt"
 
 _ROOT = "USER 0:0"
 _TOOLS = "/launch-async"
@@ -78,11 +78,20 @@ def base_of(builder: Mapping[str, Any], default: str | None, runtime: str | None
     Raises:
         ItemError: one of them is no image reference.
     """
-    python, warnings = _python(runtime)
     for key in ("accelerator", "cuda"):
         named = _image(builder.get(key) or {}, f"builder.{key}.base_image")
         if named is not None:
-            return Base(image=named, brings=Brings.APT, python=python)
+            return Base(image=named, brings=Brings.APT, python=_python(runtime)[0])
+    return python_base(builder, default, runtime)
+
+
+def python_base(builder: Mapping[str, Any], default: str | None, runtime: str | None) -> Base:
+    """As `base_of`, of images that have a Python: code runs in them unbuilt, too.
+
+    Raises:
+        ItemError: as `base_of`.
+    """
+    python, warnings = _python(runtime)
     named = _image(builder, "builder.base_image")
     if named is None and default is not None:
         named = checked_reference(default, "`builder.base_image` of the agent's configuration")
@@ -151,7 +160,7 @@ def _install(path: str, needs: Dependencies, layout: Layout) -> str:
         mount = f"--mount=type=cache,target={cache} "
         words += ["--cache", cache]
     if needs.frozen:
-        words.append("--frozen")
+        words += ["--frozen", "--note", MISSING_FILE]
     return f"RUN {mount}{exec_form([*words, f'{_TOOLS}/{path}'])}"
 
 
@@ -186,7 +195,7 @@ def _last_stage(
     if needs.frozen:
         lines += [
             "# Said again: of a dependency stage that it has built before, a builder says nothing.",
-            f"RUN {exec_form(['cat', f'{ENVIRONMENT}/{MISSING_FILE}'])}",
+            f"RUN {exec_form(['cat', MISSING_FILE])}",
         ]
     if layout.uid:
         lines.append(f"USER {layout.owner}")

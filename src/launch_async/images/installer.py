@@ -4,14 +4,17 @@ A program of its own: it is copied into build contexts as text, needs the standa
 and runs on any Python since 3.8.
 
 ```
-installer.py [--with uv] [--cache FOLDER] [--frozen] LIST
+installer.py [--with uv] [--cache FOLDER] [--frozen [--note FILE]] [--line LINE]... [LIST]
+             [--then PROGRAM...]
 ```
 
 What can only be compiled is tried again with compilers, where `apt-get` has them. A frozen list
 (all that was installed elsewhere) is installed as far as it can be: each package that cannot be
-had is said in a line of its own, which `launch_async.images.dependencies` reads, and in a file of
-the environment, as builders say nothing of what they had built before. An index that cannot be
-reached is a failure, never a package that is missing.
+had is said in a line of its own, which `launch_async.images.dependencies` reads, and in the note,
+as builders say nothing of what they had built before. An index that cannot be reached is a
+failure, never a package that is missing.
+
+Where nothing is built this runs in the container before the program, and then becomes it.
 """
 
 from __future__ import annotations
@@ -27,7 +30,6 @@ import tempfile
 from collections import deque
 from pathlib import Path
 
-MISSING_FILE = "launch-async-missing.txt"
 PYTORCH = "https://download.pytorch.org/whl"
 TAIL_LINES = 400
 
@@ -69,6 +71,7 @@ class Installer:
             PIP_PROGRESS_BAR="off",
             PIP_DISABLE_PIP_VERSION_CHECK="1",
             PIP_ROOT_USER_ACTION="ignore",
+            PIP_BREAK_SYSTEM_PACKAGES="1",  # an image's Python is the job's alone
             PIP_CACHE_DIR=cache,
             UV_CACHE_DIR=cache,
             UV_LINK_MODE="copy",
@@ -135,8 +138,11 @@ class Installer:
 class FrozenList:
     """Installs what can be had of a frozen list, without asking for what its packages need."""
 
-    def __init__(self, installer: Installer, lines: list[str], pytorch: str) -> None:
+    def __init__(
+        self, installer: Installer, lines: list[str], pytorch: str, note: str | None
+    ) -> None:
         self._installer = installer
+        self._note = note
         self._options = [line for line in lines if line.startswith("-") and not _editable(line)]
         self._lines = [line for line in lines if line not in self._options]
         self._pytorch = pytorch
@@ -152,7 +158,8 @@ class FrozenList:
             f"launch-async: could not install: {_shown(line)}\n" for line in self.missing
         )
         sys.stdout.write(told)
-        Path(sys.prefix, MISSING_FILE).write_text(told, encoding="utf-8")
+        if self._note is not None:
+            Path(self._note).write_text(told, encoding="utf-8")
         if any(_name(line) == "wandb" for line in self.missing):
             _say("without wandb the run would never show: its newest version is tried")
             if self._installer.install("wandb") is not None:
@@ -231,24 +238,52 @@ def _say(text: str) -> None:
 
 def main() -> int:
     """Exit code 0 when the list is installed, a frozen one as far as it can be."""
+    words, program = sys.argv[1:], []
+    if "--then" in words:
+        at = words.index("--then")
+        words, program = words[:at], words[at + 1 :]
+        sys.stdout = sys.stderr  # what the program prints may be read by another
     parser = argparse.ArgumentParser(description="Installs requirements, in an image.")
     parser.add_argument("--with", dest="tool", choices=["pip", "uv"], default="pip")
     parser.add_argument("--cache", help="folder that outlives the build")
     parser.add_argument("--frozen", action="store_true", help="install what can be had")
+    parser.add_argument("--note", help="file for what could not be had")
     parser.add_argument("--pytorch", default=PYTORCH, help="PyTorch's indexes")
-    parser.add_argument("list", help="file of requirements")
-    chosen = parser.parse_args()
+    parser.add_argument("--line", action="append", default=[], help="of a list without a file")
+    parser.add_argument("list", nargs="?", help="file of requirements")
+    chosen = parser.parse_args(words)
+    if not _installed(chosen):
+        return 1
+    if program:
+        _become(program)
+    return 0
+
+
+def _installed(chosen: argparse.Namespace) -> bool:
     with tempfile.TemporaryDirectory() as scratch:
         installer = Installer(Path(scratch), chosen.cache, with_uv=chosen.tool == "uv")
+        said = None
         try:
             if chosen.frozen:
-                FrozenList(installer, _lines_of(chosen.list), chosen.pytorch).install()
-            elif installer.install("-r", chosen.list) is not None:
+                lines = chosen.line or _lines_of(chosen.list)
+                FrozenList(installer, lines, chosen.pytorch, chosen.note).install()
+            elif chosen.line:
+                said = installer.install_lines(chosen.line)
+            else:
+                said = installer.install("-r", chosen.list)
+            if said is not None:
                 raise Failed("the requirements could not be installed")
         except Failed as error:
             _say(str(error))
-            return 1
-    return 0
+            return False
+    return True
+
+
+def _become(program: list[str]) -> None:
+    try:
+        os.execvp(program[0], program)  # noqa: S606 - it is what the container is for
+    except OSError as error:
+        raise SystemExit(f"launch-async: {program[0]} cannot be started: {error}") from error
 
 
 if __name__ == "__main__":

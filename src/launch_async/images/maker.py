@@ -177,6 +177,7 @@ class ImageMaker:
         building: "_Building",
     ) -> Plan:
         job, spec, settings = order.job, order.item.spec, self._settings
+        has_mounts = building.builder.has_mounts and settings.cache_mounts
         recipe = await anyio.to_thread.run_sync(
             recipe_of,
             RecipeOrder(
@@ -188,7 +189,7 @@ class ImageMaker:
                 build_context=job.build_context,
                 runtime=job.runtime,
                 builder=builder_block(spec.resource_args),
-                has_mounts=building.builder.has_mounts,
+                has_mounts=has_mounts,
                 user=settings.user,
                 uid=settings.uid,
                 install_with=settings.install_with,
@@ -205,7 +206,7 @@ class ImageMaker:
             platform=settings.platform,
             target=None,
             build_args=settings.build_args,
-            has_mounts=building.builder.has_mounts,
+            has_mounts=has_mounts,
         )
         tag, repository = tag_of(facts), settings.destination or LOCAL_REPOSITORY
         older = wandb_tag(job=job.ref or "", dockerfile=recipe.dockerfile)

@@ -65,6 +65,11 @@ def seen_from(folder: Path, entrypoint: Sequence[str], code: Path, beside: Path)
     return tuple(words)
 
 
+def is_script_alone(entrypoint: Sequence[str]) -> bool:
+    """Whether it names a script and nothing that runs it: looked for in PATH, it is nowhere."""
+    return len(entrypoint) == 1 and entrypoint[0].endswith(".py") and "/" not in entrypoint[0]
+
+
 def invalid(text: str) -> ItemError:
     """The error for what its job's author must mend."""
     return ItemError(text, reason=Reason.JOB_INVALID, stage=Stage.BUILD)

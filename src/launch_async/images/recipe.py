@@ -22,6 +22,7 @@ from launch_async.images.places import (
     file_within,
     folder_within,
     invalid,
+    is_script_alone,
     seen_from,
     text_of,
 )
@@ -107,7 +108,7 @@ def recipe_of(order: RecipeOrder) -> Recipe:
 
 
 def _own(order: RecipeOrder, path: Path, context: Path, entrypoint: tuple[str, ...]) -> Recipe:
-    if _is_script_alone(entrypoint) and not order.overrides_entry_point:
+    if is_script_alone(entrypoint) and not order.overrides_entry_point:
         entrypoint = ()  # nobody chose it: `wandb job create` writes `main.py` then
     text = text_of(path, f"The Dockerfile {path.name}")
     if not any(one.name == "FROM" for one in instructions(text)):
@@ -128,7 +129,7 @@ def _generated(order: RecipeOrder, code: Path, context: Path) -> Recipe:
     entrypoint = order.entrypoint
     if entry_file(entrypoint, code, context) is None:  # named from the code's root instead
         entrypoint = seen_from(context, entrypoint, code, code)
-    if _is_script_alone(entrypoint):
+    if is_script_alone(entrypoint):
         entrypoint = ("python", *entrypoint)
     base = base_of(order.builder, order.base_image, order.runtime)
     needs = dependencies_of(context)
@@ -151,11 +152,6 @@ def _generated(order: RecipeOrder, code: Path, context: Path) -> Recipe:
         bases=(base.image,),
         warnings=(*base.warnings, *needs.warnings),
     )
-
-
-def _is_script_alone(entrypoint: tuple[str, ...]) -> bool:
-    """Whether it names a script and nothing that runs it: looked for in PATH, it is nowhere."""
-    return len(entrypoint) == 1 and entrypoint[0].endswith(".py") and "/" not in entrypoint[0]
 
 
 def _ignored(code: Path, context: Path, dockerfile: Path | None) -> tuple[str, ...]:

@@ -22,9 +22,8 @@ class ImageSettings(msgspec.Struct, frozen=True, kw_only=True):
     base_image: str | None = None
     """Base of generated Dockerfiles and of code that runs unbuilt; None: by the Python version."""
     install_with: Literal["pip", "uv"] = "pip"
-    install_unbuilt: bool = True
-    """Whether code that runs unbuilt in a base image of the agent's choice gets its requirements
-    installed when the run starts."""
+    cache_mounts: bool = True
+    """Whether generated Dockerfiles keep downloads in the builder, for the builds of all jobs."""
     user: str = "launch"
     uid: int = 1000
     wandb_tags: bool = False
