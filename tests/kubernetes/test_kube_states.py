@@ -62,7 +62,7 @@ Drawn from `tests/kubernetes/*states.yaml` by `tests/kubernetes/test_kube_states
 
 def cases() -> list[Any]:
     found = []
-    for table in ("states.yaml", "custom_states.yaml"):
+    for table in ("states.yaml", "custom_states.yaml", "recorded_states.yaml"):
         read = yaml.safe_load((HERE / table).read_text())
         for group in read["groups"]:
             for case in group["cases"]:
@@ -98,6 +98,9 @@ def events_of(case: dict[str, Any]) -> list[Event]:
 def judged(case: dict[str, Any]) -> RunStatus:
     now = unix_time(case["now"])
     assert now is not None
+    if case.get("gone"):
+        end = judge_gone(launched(case), pods_of(case), now=now)
+        return RunStatus(state=RunState.ENDED, end=end)
     return judge(launched(case), pods_of(case), events=events_of(case), now=now)
 
 
@@ -154,6 +157,11 @@ def test_the_tables_show_each_cause_and_each_state():
     assert {status.state for status in statuses} == set(RunState)
     assert {status.cause for status in statuses} - {None} == set(StartCause)
     assert set(WAITING.values()) < set(StartCause)
+
+
+def test_all_that_a_real_cluster_said_is_in_a_table():
+    files = {path.name for path in (HERE / "recorded").iterdir()}
+    assert files == {case["recorded"] for case in CASES if "recorded" in case}
 
 
 def test_a_run_that_begins_has_a_cause_and_says_why():

@@ -32,7 +32,18 @@ _DISRUPTIONS = {
 _NODE_ENDED_IT = frozenset({"NodeLost", "NodeShutdown", "Shutdown", "Terminated", "Preempting"})
 """Reasons of pods that their node ended; before Kubernetes 1.26 no condition says so."""
 _NODE_REFUSED_IT = frozenset(
-    {"UnexpectedAdmissionError", "NodeAffinity", "TopologyAffinityError", "InvalidNodeInfo"}
+    {
+        "UnexpectedAdmissionError",
+        "UnexpectedPredicateFailureType",
+        "InvalidNodeInfo",
+        "NodeAffinity",
+        "NodeName",
+        "NodePorts",
+        "NodeResourcesFit",
+        "NodeUnschedulable",
+        "TaintToleration",
+        "TopologyAffinityError",
+    }
 )
 """Reasons of pods that were placed on a node that could not take them after all; also `OutOf…`."""
 _NODE_SHORT = ("The node was low on resource", "The node had condition")
@@ -77,14 +88,14 @@ def ended_at(pod: Pod) -> float | None:
 
 def was_deleted(pod: Pod) -> bool:
     """Whether somebody deleted it before it ended."""
-    deleted_at = pod.metadata.deleted_at
-    if deleted_at is None:
-        return False
-    counts = end_that_counts(pod)
-    ended = ended_at(pod)
-    if counts is None or ended is None:
-        return True
-    return ended > deleted_at or (ended == deleted_at and counts[1].exit_code in _SIGNALS)
+    meta, counts, ended = pod.metadata, end_that_counts(pod), ended_at(pod)
+    if meta.deleted_at is None or counts is None or ended is None:
+        return meta.deleted_at is not None
+    code = counts[1].exit_code
+    if meta.deletion_grace_period_seconds:
+        return ended > meta.deleted_at or (ended == meta.deleted_at and code in _SIGNALS)
+    told = (pod.status or PodStatus()).observed_generation
+    return told >= meta.generation if told else code in _SIGNALS
 
 
 def pod_end(pod: Pod) -> RunEnd:

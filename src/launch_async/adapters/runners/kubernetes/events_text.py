@@ -20,6 +20,7 @@ CAUSES = {
     "FailedAttachVolume": StartCause.VOLUME,
     "FailedMapVolume": StartCause.VOLUME,
     "FailedCreatePodSandBox": StartCause.CONTAINER,
+    "FailedPrepareDynamicResources": StartCause.CONTAINER,
     "NetworkNotReady": StartCause.CONTAINER,
 }
 """Events about a pod that say why it does not start, where the pod itself does not."""
@@ -33,7 +34,6 @@ _TOLD = {
     "Evicted": "its node puts it out",
     "ExceededGracePeriod": "it did not end in time",
     "FailedKillPod": "its node cannot end it",
-    "NodeShutdown": "its node shuts down",
     "OOMKilling": "its node has no memory left",
     "SystemOOM": "its node has no memory left",
     "UnknownCompletionMode": "the cluster does not know its completionMode",

@@ -60,9 +60,12 @@ class Meta(_Camel, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     namespace: str = ""
     uid: str = ""
     resource_version: str = ""
+    generation: int = 0
+    """Grows with each change of its spec, and of a pod when it is deleted."""
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
-    """When it is gone at the latest: the moment it was deleted plus its grace."""
+    """When it is gone at the latest: the moment it was deleted plus its grace. A node that has
+    ended a pod deletes it anew, without a grace, and so moves this moment."""
     deletion_grace_period_seconds: int | None = None
     labels: Labels | None = None
     annotations: Annotations | None = None
@@ -217,6 +220,8 @@ class PodStatus(_Camel, frozen=True, kw_only=True, omit_defaults=True, gc=False)
     phase: str = ""
     reason: str = ""
     message: str = ""
+    observed_generation: int = 0
+    """What its node knew when it said this; since Kubernetes 1.33."""
     start_time: str | None = None
     conditions: tuple[Condition, ...] | None = None
     init_container_statuses: tuple[ContainerStatus, ...] | None = None
