@@ -2,9 +2,13 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 
+import anyio
 import pytest
 
 from git_servers import SSHD, SSHD_REMEDY, Repository, SshServer, make_ssh_key, ssh_server
@@ -82,6 +86,40 @@ async def test_a_key_that_opens_nothing_is_refused(server: SshServer, tmp_path: 
     source = GitSource(server.remote(repository), "main")
     with pytest.raises(ItemError, match="refused the agent's login; give the agent"):
         await fetch(source, settings(server, ssh_key_file=str(other)), tmp_path / "into")
+
+
+@asynccontextmanager
+async def ssh_agent(key_file: Path) -> AsyncGenerator[str]:
+    """The socket of an ssh agent that holds the key."""
+    with tempfile.TemporaryDirectory(prefix="ssh-") as folder:  # sockets have short paths
+        socket = f"{folder}/agent"
+        async with await anyio.open_process(
+            ["ssh-agent", "-D", "-a", socket], stdout=PIPE, stderr=DEVNULL
+        ) as process:
+            try:
+                with anyio.fail_after(10):
+                    assert process.stdout is not None
+                    await process.stdout.receive()
+                    environ = {"PATH": os.environ["PATH"], "SSH_AUTH_SOCK": socket}
+                    await anyio.run_process(["ssh-add", "-q", str(key_file)], env=environ)
+                yield socket
+            finally:
+                process.terminate()
+
+
+async def test_no_other_key_is_tried_than_the_one_that_is_set(server: SshServer, tmp_path: Path):
+    repository = Repository(server.root, "code")
+    repository.commit({"a": "1"})
+    other = tmp_path / "other"
+    make_ssh_key(other)
+    source = GitSource(server.remote(repository), "main")
+    async with ssh_agent(server.key_file) as socket:
+        chosen = settings(server, ssh_key_file="")
+        found = await fetch(source, chosen, tmp_path / "by-agent", SSH_AUTH_SOCK=socket)
+        assert found == "1"
+        chosen = settings(server, ssh_key_file=str(other))
+        with pytest.raises(ItemError, match="refused the agent's login; give the agent"):
+            await fetch(source, chosen, tmp_path / "into", SSH_AUTH_SOCK=socket)
 
 
 async def test_a_repository_that_is_not_there_is_named(server: SshServer, tmp_path: Path):
