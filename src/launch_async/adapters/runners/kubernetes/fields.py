@@ -52,12 +52,12 @@ def copied(value: Any, path: Path = ()) -> Any:
     """
     if len(path) > MAX_DEPTH:
         raise invalid(path[:MAX_DEPTH], f"is nested deeper than {MAX_DEPTH} levels: flatten it.")
+    if isinstance(value, str):
+        return _encodable(value, path)
     if isinstance(value, Mapping):
         return {_key(key, path): copied(part, (*path, str(key))) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [copied(part, (*path, index)) for index, part in enumerate(value)]
-    if isinstance(value, str):
-        return _encodable(value, path)
     if isinstance(value, float) and not math.isfinite(value):
         raise invalid(path, f"is {value}, which is no number of JSON: write a finite one.")
     if isinstance(value, int) and not -_INT64 <= value < _INT64:
@@ -133,6 +133,8 @@ def _key(key: Any, path: Path) -> str:
 
 
 def _encodable(text: str, path: Path) -> str:
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

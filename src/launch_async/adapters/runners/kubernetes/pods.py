@@ -73,7 +73,8 @@ def _found(value: Any, path: Path) -> Iterator[tuple[Document, Path]]:
         if isinstance(spec, dict) and spec.get("containers") is not None:
             yield value, path
         for key, part in value.items():
-            yield from _found(part, (*path, key))
+            if isinstance(part, dict | list):
+                yield from _found(part, (*path, key))
     elif isinstance(value, list):
         for index, part in enumerate(value):
             yield from _found(part, (*path, index))
