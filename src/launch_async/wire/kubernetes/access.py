@@ -23,7 +23,7 @@ import anyio.to_thread
 import msgspec
 import structlog
 
-from launch_async.domain.errors import ConfigError, Unavailable
+from launch_async.domain.errors import AgentUnfit, ConfigError, Unavailable
 from launch_async.domain.secret import Secret
 from launch_async.kit.renewed import FRESH_SHARE, RETRY_SECONDS
 from launch_async.wire.kubernetes import plug_in
@@ -36,7 +36,7 @@ from launch_async.wire.kubernetes.places import (
     kubeconfigs,
 )
 from launch_async.wire.kubernetes.tls import Tls, context_of
-from launch_async.wire.network import ca_file_of
+from launch_async.wire.network import ca_file_of, proxy_for
 
 MIN_INTERVAL_SECONDS = 10.0
 """Between two reads, whatever ends or is refused meanwhile: each may run a program."""
@@ -192,11 +192,12 @@ class Access:
             if issued.lifetime_seconds is not None:
                 lifetime_seconds = issued.lifetime_seconds
         server = self._server or place.server
+        encrypted = server.startswith("https:")
         way = Way(
             server=server,
-            proxy=place.proxy,
-            ssl=await self._tls_context(tls) if server.startswith("https:") else True,
-            server_name=tls.server_name,
+            proxy=_proxy(place, server),
+            ssl=await self._tls_context(tls) if encrypted else True,
+            server_name=tls.server_name if encrypted else None,
             headers=headers,
         )
         return way, lifetime_seconds
@@ -226,6 +227,13 @@ class Access:
             make = partial(context_of, tls, ca_file=ca_file_of(self._environ))
             self._tls = tls, await _in_thread(make)
         return self._tls[1]
+
+
+def _proxy(place: Place, server: str) -> str | None:
+    try:
+        return place.proxy or proxy_for(server)
+    except AgentUnfit as error:
+        raise ConfigError(str(error)) from error
 
 
 def _same(one: Way, other: Way) -> bool:

@@ -13,11 +13,11 @@ import msgspec
 from yarl import URL
 
 from launch_async import __version__
-from launch_async.domain.errors import AgentUnfit, ConfigError, Unavailable
+from launch_async.domain.errors import ConfigError, Unavailable
 from launch_async.wire.bulkhead import Bulkhead
 from launch_async.wire.kubernetes.access import Access, Way
 from launch_async.wire.kubernetes.errors import BrokenOff, Silence, refusal, status_of
-from launch_async.wire.network import CA_VARIABLES, proxy_for
+from launch_async.wire.network import CA_VARIABLES
 from launch_async.wire.throttling import retry_after_seconds
 
 CALL_SECONDS = 30.0
@@ -101,6 +101,7 @@ class Requests:
         self._access = access
         self._bulkhead = bulkhead
         self._call_seconds = call_seconds
+        self._limits = aiohttp.ClientTimeout(total=call_seconds, sock_connect=CONNECT_SECONDS)
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -117,8 +118,7 @@ class Requests:
             Failed: 429, 5xx, silence.
             Unavailable: held back, or our login is refused or cannot be had.
         """
-        limits = aiohttp.ClientTimeout(total=self._call_seconds, sock_connect=CONNECT_SECONDS)
-        async with self._bulkhead.place(), await self._send(request, limits) as response:
+        async with self._bulkhead.place(), await self._send(request, self._limits) as response:
             try:
                 body = await _bounded(response)
                 return Answer(body, _warnings(response.headers.getall("Warning", ())))
@@ -160,12 +160,18 @@ class Requests:
         limits = aiohttp.ClientTimeout(
             total=None, sock_connect=CONNECT_SECONDS, sock_read=stream.idle_seconds
         )
+        request = stream.request
         try:
-            return await self._send(stream.request, limits)
+            with anyio.fail_after(self._call_seconds):
+                return await self._send(request, limits)
         except Failed as failure:
             raise Unavailable(
                 failure.text, retry_after_seconds=failure.retry_after_seconds
             ) from failure
+        except TimeoutError as error:
+            text = f"the Kubernetes API server did not begin {request.path} in time"
+            self._bulkhead.failed(request.verb, None, caller=request.caller, reason=text)
+            raise Unavailable(text) from error
 
     async def _send(
         self, request: Request, limits: aiohttp.ClientTimeout
@@ -203,22 +209,18 @@ class Requests:
             headers["Content-Type"] = request.content_type
         began = anyio.current_time()
         try:
-            proxy = way.proxy or proxy_for(way.server)
-            with anyio.fail_after(self._call_seconds):
-                return await self._session_now().request(
-                    request.method,
-                    URL(way.server + request.path),
-                    params=request.params,
-                    data=request.body,
-                    headers=headers,
-                    proxy=proxy,
-                    ssl=way.ssl,
-                    server_hostname=way.server_name if way.server.startswith("https:") else None,
-                    timeout=limits,
-                    allow_redirects=False,
-                )
-        except AgentUnfit as error:  # a proxy that cannot be used
-            raise Unavailable(str(error)) from error
+            return await self._session_now().request(
+                request.method,
+                URL(way.server + request.path),
+                params=request.params,
+                data=request.body,
+                headers=headers,
+                proxy=way.proxy,
+                ssl=way.ssl,
+                server_hostname=way.server_name,
+                timeout=limits,
+                allow_redirects=False,
+            )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             failure = _failure(way.server, error)
         # Outside of the handler: some of aiohttp's errors carry the request's headers.
