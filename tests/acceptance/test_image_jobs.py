@@ -118,7 +118,7 @@ class Site:
 
     def builds(self) -> int:
         """Builds that this agent did so far, as its log tells."""
-        return self.agent.program.output.count('"event": "image is built"')
+        return self.agent.program.output.count('"event": "image build started"')
 
 
 def docker(*words: str, typed: str = "") -> str:

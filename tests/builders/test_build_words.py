@@ -78,7 +78,8 @@ def test_the_first_step_that_failed_is_named_not_those_cancelled_with_it() -> No
     )
 
     assert str(error) == (
-        "Step b 2/3 of the Dockerfile exited with 1: RUN false\nThe last that it printed:\noh"
+        "Step b 2/3 of the Dockerfile exited with 1: RUN false\n"
+        "The last that it printed (build.log has all of it):\noh"
     )
 
 

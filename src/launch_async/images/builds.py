@@ -163,7 +163,7 @@ class Builds:
 
     async def _make(self, plan: Plan, build: "_Build") -> None:
         build.say("staging the build context")
-        log.info("image is built", image=str(plan.image), bytes=plan.scanned.size)
+        log.info("image build started", image=str(plan.image), bytes=plan.scanned.size)
         try:
             await anyio.to_thread.run_sync(_stage, plan, build)
             build.say("building")

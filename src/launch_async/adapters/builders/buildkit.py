@@ -10,7 +10,12 @@ import msgspec
 from launch_async.adapters.builders.context import bases_of, dockerfile_of, images_of
 from launch_async.adapters.builders.faults import build_error, is_denied, is_push
 from launch_async.adapters.builders.output import Output, open_output
-from launch_async.adapters.builders.programs import ask, program_environment, run_build
+from launch_async.adapters.builders.programs import (
+    NotInstalled,
+    ask,
+    program_environment,
+    run_build,
+)
 from launch_async.adapters.builders.steps import Failure, PlainSteps
 from launch_async.adapters.builders.tries import PushTries
 from launch_async.domain.errors import ItemError, Reason, Stage, Unavailable
@@ -63,10 +68,12 @@ class BuildkitBuilder:
         command = [*self._buildctl(), "debug", "workers"]
         try:
             await ask(command, environment=program_environment({}))
+        except NotInstalled:
+            raise
         except Unavailable as error:
             msg = (
                 f"The buildkitd at {self._server.address} cannot be used: {error}"
-                " Check its address and certificates, and that buildctl is installed here."
+                " Check its address and certificates."
             )
             raise Unavailable(msg) from error
 

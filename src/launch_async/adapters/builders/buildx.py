@@ -10,7 +10,12 @@ from launch_async.adapters.builders.engine import push_all
 from launch_async.adapters.builders.engine_images import EngineImages
 from launch_async.adapters.builders.faults import build_error
 from launch_async.adapters.builders.output import Output, open_output
-from launch_async.adapters.builders.programs import ask, program_environment, run_build
+from launch_async.adapters.builders.programs import (
+    NotInstalled,
+    ask,
+    program_environment,
+    run_build,
+)
 from launch_async.adapters.builders.steps import PlainSteps
 from launch_async.domain.errors import Unavailable
 from launch_async.domain.image import ImageRef
@@ -50,6 +55,8 @@ class BuildxBuilder:
         command = [self._program, "buildx", "version"]
         try:
             await ask(command, environment=self._environment(self._user_folder))
+        except NotInstalled:
+            raise
         except Unavailable as error:
             msg = f"docker buildx cannot be used ({error}): install Docker's buildx plug-in."
             raise Unavailable(msg) from error

@@ -85,7 +85,8 @@ def build_error(failure: Failure, *, builder: str, image: str) -> LaunchError:
     how = f"exited with {code[1]}" if code else "failed"
     what = f": {step.short}" if step and step.place else ""
     said = "" if code else f"\n{quoted(words)}"
-    tail = "\n".join(("\nThe last that it printed:", *failure.tail)) if failure.tail else ""
+    printed = "\nThe last that it printed (build.log has all of it):"
+    tail = "\n".join((printed, *failure.tail)) if failure.tail else ""
     return _failed(f"{where} {how}{what}{said}{tail}", Reason.BUILD_FAILED)
 
 

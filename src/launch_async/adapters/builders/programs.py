@@ -26,6 +26,10 @@ _PASSED_ON = frozenset(
 )
 
 
+class NotInstalled(Unavailable):
+    """There is no such program here."""
+
+
 def program_environment(more: Mapping[str, str]) -> dict[str, str]:
     """What a program may know of the agent's environment: no keys, no passwords."""
     own = {name: value for name, value in os.environ.items() if name in _PASSED_ON}
@@ -38,6 +42,7 @@ async def run_build(
     """The program's exit code; when this is left early its whole process group is ended.
 
     Raises:
+        NotInstalled: there is no such program.
         Unavailable: it cannot be started.
     """
     process = await _start(argv, environment)
@@ -56,7 +61,8 @@ async def ask(argv: Sequence[str], *, environment: Mapping[str, str]) -> None:
     """Run a program that should say quickly whether all is well.
 
     Raises:
-        Unavailable: it cannot be started, or says that it is not.
+        NotInstalled: there is no such program.
+        Unavailable: it cannot be started, or says that all is not well.
     """
     process = await _start(argv, environment)
     said = bytearray()
@@ -87,9 +93,11 @@ async def _start(argv: Sequence[str], environment: Mapping[str, str]) -> Process
             stderr=STDOUT,
             start_new_session=True,
         )
+    except FileNotFoundError as error:
+        msg = f"{argv[0]} is not installed where the agent runs, or not in its PATH: install it."
+        raise NotInstalled(msg) from error
     except OSError as error:
-        msg = f"{argv[0]} cannot be started: {error.strerror}. Install it, or name its place."
-        raise Unavailable(msg) from error
+        raise Unavailable(f"{argv[0]} cannot be started: {error.strerror}.") from error
 
 
 async def _end(process: Process) -> None:

@@ -98,8 +98,8 @@ class GitCode:
                     yield Checkout(git, remote.url, pause_seconds=self._pause_seconds)
             except TimeoutError as error:
                 msg = (
-                    f"{remote.url} took longer than {seconds:g} s; try again, or give the agent's"
-                    " git a longer `timeout_seconds`"
+                    f"{remote.url} took longer than {seconds:g} s; try again, or set a longer"
+                    " `agent.git.timeout_seconds`"
                 )
                 raise ItemError(msg, reason=Reason.SOURCE_UNAVAILABLE) from error
             except GitFailed as error:

@@ -80,10 +80,10 @@ def unknown_commit(remote: str, wanted: str) -> ItemError:
 
 
 _CAUSES = {
-    _CERTIFICATE: "shows a certificate that the agent's machine does not trust; give the agent's"
-    " git its authority (`ca_file`)",
-    _HOST_KEY: "has an ssh host key that the agent does not know; add it to `known_hosts_file` or"
-    " to the known_hosts of the agent's user",
+    _CERTIFICATE: "shows a certificate that the agent's machine does not trust; name a file with"
+    " its authority in `agent.git.ca_file`",
+    _HOST_KEY: "has an ssh host key that the agent does not know; add it to the file"
+    " `agent.git.known_hosts_file` or to the known_hosts of the agent's user",
     _NO_SSH: "is reached over ssh, which is not installed where the agent runs; install it there",
     _NOT_FOUND: "is not there, or the agent's login may not see it; check the remote and the"
     " agent's git credentials",
