@@ -1,5 +1,6 @@
 """Requests to one API server over aiohttp, each made once, its failures sorted by who must act."""
 
+import os
 import re
 import socket
 from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -335,6 +336,10 @@ def _label(response: aiohttp.ClientResponse) -> str:
 
 
 def _why(error: Exception) -> str:
+    """In the system's words; asyncio's own repeat the address."""
+    number = getattr(error, "errno", None)
+    if number is not None and number > 0:
+        return os.strerror(number)
     return getattr(error, "strerror", None) or type(error).__name__
 
 
