@@ -233,6 +233,16 @@ async def ssh_server(folder: Path) -> AsyncGenerator[SshServer]:
 
 
 @contextmanager
+def ssh_server_aside(folder: Path) -> Iterator[SshServer]:
+    """As `ssh_server`, for tests that block."""
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(ssh_server(folder)) as server,
+    ):
+        yield server
+
+
+@contextmanager
 def https_server_aside(folder: Path) -> Iterator[HttpsServer]:
     """As `https_server`, for tests that block: it is served by a thread."""
     with (

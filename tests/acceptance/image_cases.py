@@ -35,6 +35,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     kind: Literal["code", "git", "image"]
+    over: Literal["https", "ssh"] = "https"
+    """How a git job's code is fetched."""
     files: Mapping[str, str] = {}
     """Of the job's code, by path; a value of `{base}` is filled in."""
     create: tuple[str, ...] = ()
@@ -144,6 +146,13 @@ CASES = (
         entry_point="python sub/train.py",
         launch=("--dockerfile", "Dockerfile.other"),
         prints="ran by item",
+    ),
+    Case(
+        name="git-over-ssh",
+        kind="git",
+        over="ssh",
+        files={"train.py": TRAIN, "Dockerfile.wandb": OWN % "beside"},
+        prints="ran by beside",
     ),
     Case(name="image-open", kind="image", prints="ran by image", builds=False),
     Case(

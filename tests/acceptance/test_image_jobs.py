@@ -1,10 +1,12 @@
 """From any job to a finished run in a container, with the real engine, registries and git."""
 
 import json
+import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NoReturn
 from uuid import uuid4
 
 import pytest
@@ -13,7 +15,15 @@ from image_cases import CASES, OWN, TRAIN, Case
 from programs import ControlPlane, Shell, program_environment
 
 from databases import Postgres
-from git_servers import HttpsServer, Repository, https_server_aside
+from git_servers import (
+    SSHD,
+    SSHD_REMEDY,
+    HttpsServer,
+    Repository,
+    SshServer,
+    https_server_aside,
+    ssh_server_aside,
+)
 from registry_servers import Registries, Registry
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.docker, pytest.mark.any_database]
@@ -28,20 +38,29 @@ agent:
   poll: 0.5
   heartbeat: 1
   registries: [{{host: "{host}", username: {username}, password_env: REGISTRY_PASSWORD}}]
+  git: {{ssh_key_file: "{ssh.key_file}", known_hosts_file: "{ssh.known_hosts_file}"}}
 """
 PART = uuid4().hex[:8]
 """Makes what is built here new, whatever the engine has."""
 
 
 class Site:
-    """A server, an agent, a git server and two registries."""
+    """A server, an agent, two git servers and two registries."""
 
     def __init__(
-        self, fleet: Fleet, agent: RunningAgent, git: HttpsServer, registries: Registries, base: str
+        self,
+        fleet: Fleet,
+        agent: RunningAgent,
+        *,
+        https: HttpsServer,
+        ssh: SshServer,
+        registries: Registries,
+        base: str,
     ) -> None:
         self.fleet = fleet
         self.agent = agent
-        self.git = git
+        self.https = https
+        self.ssh = ssh
         self.registries = registries
         self.base = base
         self.jobs: dict[str, str] = {}
@@ -67,16 +86,22 @@ class Site:
                     self.fleet.shell.write(f"{case.name}/{path}", text)
                 self.fleet.shell.run(*create, *entry, *extra, "code", f"./{case.name}")
             case "git":
-                repository = Repository(self.git.root, case.name)
-                commit = repository.commit(files)
-                at = ["--git-hash", commit]
-                self.fleet.shell.run(
-                    *create, *entry, *extra, *at, "git", self.git.remote(repository)
-                )
+                server = self.ssh if case.over == "ssh" else self.https
+                repository = Repository(server.root, case.name)
+                at = ["--git-hash", repository.commit(files)]
+                source = ["git", server.remote(repository)]
+                self.fleet.shell.run(*create, *entry, *extra, *at, *source, **self._users_ssh())
             case "image":
                 login = case.name == "image-login"
                 image = self.push(self.registries.login if login else self.registries.open)
                 self.fleet.shell.run(*create, "image", image)
+
+    def _users_ssh(self) -> dict[str, str]:
+        """The user's way to the server, which the agent has none of."""
+        work = self.fleet.shell.folder
+        for name, path in (("key", self.ssh.key_file), ("known", self.ssh.known_hosts_file)):
+            shutil.copy(path, work / name)
+        return {"GIT_SSH_COMMAND": f"ssh -i {work}/key -o UserKnownHostsFile={work}/known"}
 
     def push(self, registry: Registry) -> str:
         """An image that runs the script, in the registry and not on the engine."""
@@ -140,15 +165,19 @@ def site(
     database: Postgres | None,
     registries: Registries,
     wandb_image: str,
+    miss: Callable[[str], NoReturn],
 ) -> Iterator[Site]:
+    if SSHD is None:
+        miss(f"no sshd: {SSHD_REMEDY}")
     folder = tmp_path_factory.mktemp("images")
     with (
         ControlPlane.start(folder / "server", database) as control_plane,
-        https_server_aside(folder / "https") as git,
+        https_server_aside(folder / "https") as https,
+        ssh_server_aside(folder / "ssh") as ssh,
         ExitStack() as programs,
     ):
         env = program_environment(folder / "home", url=control_plane.url, key=control_plane.key)
-        env |= {"GIT_SSL_CAINFO": str(git.ca_file)}
+        env |= {"GIT_SSL_CAINFO": str(https.ca_file)}
         env |= {"REGISTRY_PASSWORD": registries.login.password or ""}
         fleet = Fleet(control_plane, Shell(folder / "work", env=env, programs=programs))
         fleet.make_queue("containers", "local-container")
@@ -157,9 +186,10 @@ def site(
             state_dir=folder / "state",
             host=registries.login.host,
             username=registries.login.username,
+            ssh=ssh,
         )
         with fleet.agent(config) as agent:
-            yield Site(fleet, agent, git, registries, wandb_image)
+            yield Site(fleet, agent, https=https, ssh=ssh, registries=registries, base=wandb_image)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
