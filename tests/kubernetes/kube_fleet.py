@@ -12,8 +12,8 @@ from cluster_tools import Cluster
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "acceptance"))
 
-from agent_harness import Fleet  # noqa: E402
-from programs import ControlPlane, Shell, program_environment  # noqa: E402
+from agent_harness import Fleet
+from programs import ControlPlane, Shell, program_environment
 
 UPSERT = """mutation Upsert($entity: String!, $queue: String!, $config: JSONString!) {
   upsertRunQueue(input: {
