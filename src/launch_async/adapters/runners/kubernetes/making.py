@@ -31,6 +31,8 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 
     launched: Launched
     fresh: bool
+    warnings: tuple[str, ...] = ()
+    """The API server's, such as of fields that it does not know."""
 
 
 class Maker:
@@ -66,8 +68,9 @@ class Maker:
             ItemError: the API server refuses it, or the name is another item's.
             Unavailable: it does not answer, or what has this name is still being deleted.
         """
+        warnings: list[str] = []
         try:
-            content = await cluster.api.create(spot.path(), manifest.body)
+            content = await cluster.api.create(spot.path(), manifest.body, warnings=warnings)
         except KubeRefused as error:
             if not error.exists:
                 raise refused(error, manifest) from error
@@ -80,7 +83,7 @@ class Maker:
             await _ensure(cluster, secrets, pull_secret_body(manifest, order, uid, logins))
         if manifest.secret_name is not None:  # last: with it, all is there
             await _ensure(cluster, secrets, secret_body(manifest, order, uid))
-        return Made(launched=launched, fresh=fresh)
+        return Made(launched=launched, fresh=fresh, warnings=tuple(warnings))
 
     async def is_whole(self, station: Station, name: str) -> bool:
         """Whether an object that has not begun has what its pods wait for."""

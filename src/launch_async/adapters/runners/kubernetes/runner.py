@@ -15,9 +15,15 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 import anyio
+import msgspec
 import structlog
 
 from launch_async.adapters.runners.kubernetes.clusters import OWN, Cluster, Clusters, Connect
+from launch_async.adapters.runners.kubernetes.event_looks import (
+    AGAIN_SECONDS,
+    PATIENCE_SECONDS,
+    EventLooks,
+)
 from launch_async.adapters.runners.kubernetes.facts import (
     BACKEND,
     Facts,
@@ -31,7 +37,7 @@ from launch_async.adapters.runners.kubernetes.logs import read_tail
 from launch_async.adapters.runners.kubernetes.making import Maker, refused
 from launch_async.adapters.runners.kubernetes.manifest import Manifest, make_manifest, place_of
 from launch_async.adapters.runners.kubernetes.names import label_value
-from launch_async.adapters.runners.kubernetes.objects import Pod
+from launch_async.adapters.runners.kubernetes.objects import Event, Pod
 from launch_async.adapters.runners.kubernetes.policy import KubernetesPolicy
 from launch_async.adapters.runners.kubernetes.spots import ClusterKey, Spot, Spots
 from launch_async.adapters.runners.kubernetes.stopping import Stopper, stopped_end
@@ -107,6 +113,8 @@ class KubernetesRunner:
         self._starts = anyio.CapacityLimiter(_CONCURRENT_STARTS)
         self._logs = FollowedLogs(self._watches)
         self._stopper = Stopper(self._watches, self._logs)
+        self._events = EventLooks()
+        self._warned: dict[str, str] = {}
 
     async def check(self) -> None:
         """Whether the agent's own cluster answers."""
@@ -133,6 +141,9 @@ class KubernetesRunner:
         async with self._starts:
             made = await self._maker.make(cluster, spot, manifest, order, logins)
         station.born(made.launched)
+        if made.warnings:
+            told = "; ".join(made.warnings)
+            self._warned[made.launched.metadata.uid] = f"The cluster warns: {told}"
         who = {"item": order.item_id, "run": order.run.run_id, "queue": order.queue.name}
         said = "run started" if made.fresh else "run found"
         log.info(said, kind=manifest.kind, namespace=manifest.namespace, name=manifest.name, **who)
@@ -142,19 +153,22 @@ class KubernetesRunner:
         """Changes as the informers tell of them; needs `serve` to run."""
         facts = facts_of(handle)
         shown: RunStatus | None = None
+        events: tuple[Event, ...] = ()
+        ask_at = anyio.current_time() + PATIENCE_SECONDS
         with self._watches.follow(facts.item) as bell:
             while True:
-                status = await self._look(facts)
+                status = await self._look(facts, events)
+                if status.state is RunState.STARTING and anyio.current_time() >= ask_at:
+                    events = await self._events.of(
+                        await self._station(facts), facts.item, facts.uid
+                    )
+                    ask_at = anyio.current_time() + AGAIN_SECONDS
+                    continue
                 if status != shown:
                     if status.end is not None:
-                        end = status.end
-                        log.info(
-                            "run ended",
-                            run=handle.run_id,
-                            exit_code=end.exit_code,
-                            detail=end.detail,
-                        )
-                    yield status
+                        _say_ended(handle, status.end)
+                    warning = status.warning or self._warned.pop(facts.uid, "")
+                    yield msgspec.structs.replace(status, warning=warning)
                 if status.end is not None:
                     return
                 shown = status
@@ -203,6 +217,7 @@ class KubernetesRunner:
         await self._maker.let_go(station, facts.name, facts.uid)
         station.forget(facts.item, facts.uid)
         self._stopper.forget(facts.uid)
+        self._warned.pop(facts.uid, None)
 
     async def serve(self) -> None:
         """The lists and watches of all places, until cancelled."""
@@ -248,7 +263,7 @@ class KubernetesRunner:
             raise Unavailable(str(error)) from error
         return self._watches.station(facts.spot, cluster, facts.identity)
 
-    async def _look(self, facts: Facts) -> RunStatus:
+    async def _look(self, facts: Facts, events: Sequence[Event]) -> RunStatus:
         """From memory; that an object is gone counts only when said twice."""
         try:
             station = await self._station(facts)
@@ -261,7 +276,7 @@ class KubernetesRunner:
             return await self._ask(station, facts)
         pods = station.pods.of(facts.item)
         if seen.there:
-            return judge(seen.launched, pods, now=now())
+            return judge(seen.launched, pods, events=events, now=now())
         if self._stopper.has_stopped(facts.uid):
             return _ended(stopped_end(pods))
         return _ended(judge_gone(seen.launched, pods, now=now()))
@@ -345,6 +360,10 @@ def _image_work(order: LaunchOrder) -> ImageWork:
             reason=Reason.TARGET_UNSUPPORTED,
         )
     return order.work
+
+
+def _say_ended(handle: RunHandle, end: RunEnd) -> None:
+    log.info("run ended", run=handle.run_id, exit_code=end.exit_code, detail=end.detail)
 
 
 def _ended(end: RunEnd) -> RunStatus:
