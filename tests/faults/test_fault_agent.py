@@ -201,11 +201,11 @@ def test_a_plug_in_that_blocks_the_loop_is_named_and_the_probe_fails_meanwhile(s
     facts = site.folder / "packages" / "blocking-1.dist-info"
     facts.mkdir(parents=True)
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: blocking\nVersion: 1\n")
-    points = "[launch_async.runners]\nkubernetes = blocking:Blocking\n"
+    points = "[launch_async.runners]\nsagemaker = blocking:Blocking\n"
     (facts / "entry_points.txt").write_text(points)
     (facts.parent / "blocking.py").write_text(BLOCKING)
     shutil.copy(EXAMPLE, facts.parent)
-    queue = site.queue("kubernetes")
+    queue = site.queue("sagemaker")
     with site.agent(queue, env={"PYTHONPATH": str(facts.parent)}) as life:
         url = f"{life.admin.admin}/livez"
         item = site.push(

@@ -117,11 +117,11 @@ def test_a_push_that_hangs_ends_with_the_builds_time_and_costs_others_nothing(
 ):
     hanging = gate.refuse("PUT", MANIFESTS, HANG)
     item = launch(site, queue, "plain")
-    with pushing_agent(site, gate, queue, timeout=3):
+    with pushing_agent(site, gate, queue, timeout=8):
         assert hanging.hit.wait(30)
         others_go_on(site, queue)
         ended = site.end_of(item)
-        assert "longer than 3 s (`builder.timeout`): pushing" in ended["message"]
+        assert "longer than 8 s (`builder.timeout`): pushing" in ended["message"]
 
 
 def test_a_look_that_hangs_costs_others_nothing(site: Site, gate: RegistryGate, queue: str):
