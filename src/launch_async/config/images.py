@@ -5,7 +5,7 @@ additive. Both tolerate unknown keys, as W&B's agent does (launch-features.md §
 """
 
 import re
-from typing import Annotated, Any, Literal, TypeVar, assert_never
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -112,8 +112,6 @@ class RegistrySection(msgspec.Struct, frozen=True, kw_only=True):
                 names = "region, project, repository and image-name"
             case "acr" | None:
                 pass
-            case never:
-                assert_never(never)
         if not all(parts):
             either = f", or {names}" if names else ""
             raise ConfigError(f"registry: the type {self.type} needs uri{either}")

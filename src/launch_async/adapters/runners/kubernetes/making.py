@@ -1,6 +1,7 @@
 """Making a run's object and its Secrets, finding what an earlier try made, and letting it go."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -105,17 +106,20 @@ class Maker:
         api, spot = station.cluster.api, station.spot
         for secret in (name, pull_secret_name(name)):
             path = f"/api/v1/namespaces/{spot.namespace}/secrets/{secret}"
-            await _gone(lambda path=path: api.delete(path, propagation="Background"))
+            with _gone_is_fine():
+                await api.delete(path, propagation="Background")
         seen = station.see(uid)
         ttl = _ttl_of(seen.launched) if seen is not None and seen.there else None
         if ttl is None:
-            await _gone(lambda: api.delete(spot.path(name), propagation="Background", uid=uid))
+            with _gone_is_fine():
+                await api.delete(spot.path(name), propagation="Background", uid=uid)
             return
         change = {
             "metadata": {"uid": uid, "labels": {IDENTITY_LABEL: None}},
             "spec": {"ttlSecondsAfterFinished": ttl},
         }
-        await _gone(lambda: api.patch(spot.path(name), change))
+        with _gone_is_fine():
+            await api.patch(spot.path(name), change)
 
     async def _earlier(
         self, cluster: Cluster, spot: Spot, manifest: Manifest, order: LaunchOrder
@@ -214,11 +218,10 @@ def _ttl_of(launched: Launched) -> int | None:
     return int(given) if over and given.isdecimal() else None
 
 
-async def _gone(call: Callable[[], Awaitable[object]]) -> None:
-    """Gone already is fine."""
+@contextmanager
+def _gone_is_fine() -> Generator[None, None, None]:
     try:
-        await call()
+        yield
     except KubeRefused as error:
-        if error.not_found or error.conflict:
-            return
-        raise Unavailable(f"The cluster did not let it go: {error.message}") from error
+        if not error.not_found and not error.conflict:
+            raise Unavailable(f"The cluster did not let it go: {error.message}") from error

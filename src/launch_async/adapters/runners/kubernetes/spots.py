@@ -6,6 +6,7 @@ again; it is a help, not a record: what is configured is looked at too.
 
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
 import msgspec
 import structlog
@@ -44,26 +45,27 @@ class Spots:
     def __init__(self, folder: Path) -> None:
         self._file = folder / "spots.json"
         self._known: dict[Spot, None] | None = None
+        self._lock = anyio.Lock()
 
     async def all(self) -> tuple[Spot, ...]:
         """In this life and in earlier ones."""
-        return tuple(await self._read())
+        async with self._lock:
+            return tuple(await self._read())
 
     async def note(self, spot: Spot) -> None:
         """Remember it before something is made there."""
-        known = await self._read()
-        if spot in known:
-            return
-        known[spot] = None
-        while len(known) > MAX_SPOTS:
-            del known[next(iter(known))]
-        content = msgspec.json.encode(list(known))
-        await anyio.to_thread.run_sync(self._write, content)
+        async with self._lock:
+            known = await self._read()
+            if spot in known:
+                return
+            known[spot] = None
+            while len(known) > MAX_SPOTS:
+                del known[next(iter(known))]
+            await anyio.to_thread.run_sync(self._write, msgspec.json.encode(list(known)))
 
     async def _read(self) -> dict[Spot, None]:
         if self._known is None:
-            found = await anyio.to_thread.run_sync(self._load)
-            self._known = dict.fromkeys(found) if self._known is None else self._known
+            self._known = dict.fromkeys(await anyio.to_thread.run_sync(self._load))
         return self._known
 
     def _load(self) -> list[Spot]:
