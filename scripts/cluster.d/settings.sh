@@ -126,7 +126,9 @@ CONFIG
 }
 
 write_kwok() {
-    printf 'This line is all that a pod without containers says.\n' >"$state/kwok-pod.log"
+    # As a container runtime writes it: kwok reads nothing else.
+    printf '%s stdout F This line is all that a pod without containers says.\n' \
+        "$(date -u +%Y-%m-%dT%H:%M:%S.%NZ)" >"$state/kwok-pod.log"
     cat >"$state/kwok-logs.yaml" <<CONFIG
 apiVersion: kwok.x-k8s.io/v1alpha1
 kind: ClusterLogs

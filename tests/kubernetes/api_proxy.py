@@ -26,7 +26,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -106,7 +106,16 @@ class _Stream:
     async def write(self, words: bytes) -> None:
         async with self._turn:
             if words and not self.frozen:
-                await self._response.write(words)
+                with suppress(ConnectionResetError):  # nobody reads it any more
+                    await self._response.write(words)
+
+    async def take(self, words: bytes) -> bool:
+        """Tell whether the client was still there."""
+        try:
+            await self.write(words)
+        except ConnectionError:
+            return False
+        return True
 
     def end(self, last_words: bytes, *, whole: bool) -> None:
         self._last_words, self._whole = last_words, whole
@@ -258,11 +267,8 @@ class ApiProxy:
                 self._portal.call(partial(stream.end, b"", whole=False))
 
     def inject(self, path: str, line: bytes) -> int:
-        """Put a line into the watches that are open; return how many there are."""
-        found = self._matching(path)
-        for stream in found:
-            self._portal.call(stream.write, line + b"\n")
-        return len(found)
+        """Put a line into the watches that are open; return how many took it."""
+        return sum(self._portal.call(stream.take, line + b"\n") for stream in self._matching(path))
 
     def expire(self, path: str) -> int:
         """End open watches with the event that says that they are too old."""

@@ -41,7 +41,7 @@ async def test_a_document_that_is_too_large_is_refused_at_once(http: Http, query
     began = time.monotonic()
     reply = await http.ask(query)
     assert reply.status == 400
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_documents_of_clients_agents_and_tools_are_small_enough() -> None:
