@@ -126,7 +126,10 @@ class Chaos:
         """The agent's exit code."""
         assert self.agent is not None
         if kill:
-            assert self.agent.process.poll() is None, f"it died by itself:\n{self.agent.output}"
+            code = self.agent.process.poll()
+            if code is not None:
+                self.agent.end()  # all of its output is read then
+                raise AssertionError(f"it died by itself with {code}:\n{self.agent.output}")
             self.agent.process.kill()
         else:
             self.agent.interrupt()
