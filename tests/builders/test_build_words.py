@@ -134,6 +134,17 @@ def test_steps_are_said_as_they_begin_and_only_once() -> None:
     assert said == ["step 1/2: FROM a", "step 2/2: RUN b", "exporting to image"]
 
 
+def test_podmans_steps_are_read_as_the_classic_builders() -> None:
+    said: list[str] = []
+    steps = ClassicSteps(said.append)
+    for piece in ("STEP 1/2: FROM base\n", "--> adaa50e0712\n", "STEP 2/2: RUN false\n", "oh\n"):
+        steps.feed(piece.encode())
+    error = build_error(steps.failure("exit status 1"), builder="podman", image="a:1")
+    assert said == ["step 1/2: FROM base", "step 2/2: RUN false"]
+    assert str(error).startswith("Step 2/2 of the Dockerfile exited with 1: RUN false")
+    assert str(error).endswith(":\noh")
+
+
 def test_a_long_instruction_is_shortened() -> None:
     said: list[str] = []
     ClassicSteps(said.append).feed(f"Step 1/1 : RUN {'x' * 500}".encode())

@@ -64,10 +64,10 @@ class Steps(Protocol):
 
 
 class ClassicSteps:
-    """The classic builder's `stream` messages, each of them fed as it comes."""
+    """The classic builder's `stream` messages, each of them fed as it comes; podman's too."""
 
-    _START = re.compile(rb"Step (\d+/\d+) : (.*)", re.DOTALL)
-    _NOISE = (" ---> ", "Removing intermediate container ")
+    _START = re.compile(rb"(?:Step|STEP) (\d+/\d+) ?: (.*)", re.DOTALL)
+    _NOISE = (" ---> ", "--> ", "Removing intermediate container ")
 
     def __init__(self, say: Say) -> None:
         self._say = say
