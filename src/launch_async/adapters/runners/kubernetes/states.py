@@ -161,8 +161,8 @@ def _tries(job: Job, condition: Condition) -> int:
 def _failures(job: Job, condition: Condition) -> str:
     """What the Job says of its failures, where there may be more than one."""
     status, limit = _status(job), _spec(job).backoff_limit or 0
-    if condition.reason in _INDEXES and status.failed_indexes:
-        return f"failed indexes: {short(status.failed_indexes, _MAX_INDEXES)}"
+    if condition.reason in _INDEXES:
+        return f"failed indexes: {short(status.failed_indexes or 'unknown', _MAX_INDEXES)}"
     if condition.reason == "BackoffLimitExceeded":
         return f"{status.failed} of its pods failed" if limit and status.failed else ""
     return short(condition.message) or condition.reason
