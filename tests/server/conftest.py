@@ -1,6 +1,8 @@
 """A server of our own for each test, and the real client to use it with."""
 
-from collections.abc import AsyncGenerator, Iterator
+import functools
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import aiohttp
@@ -27,15 +29,26 @@ def graphql() -> GraphQL:
 
 
 @pytest.fixture(scope="session")
+def templates(
+    tmp_path_factory: pytest.TempPathFactory, graphql: GraphQL
+) -> Iterator[Callable[[Postgres | None], Template]]:
+    """Makes each database's template once; `template` changes with every file."""
+    with start_blocking_portal() as portal, ExitStack() as stack:
+
+        @functools.cache
+        def made(database: Postgres | None) -> Template:
+            folder = tmp_path_factory.mktemp("template")
+            opened = portal.wrap_async_context_manager(open_template(folder, graphql, database))
+            return stack.enter_context(opened)
+
+        yield made
+
+
+@pytest.fixture(scope="session")
 def template(
-    tmp_path_factory: pytest.TempPathFactory, graphql: GraphQL, database: Postgres | None
-) -> Iterator[Template]:
-    folder = tmp_path_factory.mktemp("template")
-    with (
-        start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(open_template(folder, graphql, database)) as template,
-    ):
-        yield template
+    templates: Callable[[Postgres | None], Template], database: Postgres | None
+) -> Template:
+    return templates(database)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from anyio.from_thread import BlockingPortal
 from sqlalchemy import text
 from yarl import URL
 
+from database_copies import Copies
 from databases import Postgres
 from launch_async.server.access import Role, Viewer
 from launch_async.server.app import listening
@@ -74,19 +75,18 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     user_id: int
     graphql: GraphQL
-    postgres: Postgres | None
-    """None: the database is SQLite's, in the folder."""
-    database_url: str | None
+    copies: Copies | None
+    """Of PostgreSQL's database; None: the database is SQLite's, in the folder."""
 
     @asynccontextmanager
     async def copied(self, data_dir: Path, **settings: Any) -> AsyncGenerator[Settings]:
         """Lend a copy that a server, or one after the other, may run on while the block lasts."""
         shutil.copytree(self.folder, data_dir)
         chosen = Settings(data_dir=data_dir, port=0, **settings)
-        if self.postgres is None:
+        if self.copies is None:
             yield chosen
             return
-        async with self.postgres.database(self.database_url) as url:
+        async with self.copies.lent() as url:
             yield msgspec.structs.replace(chosen, database_url=url)
 
 
@@ -106,14 +106,10 @@ async def open_template(
                 key = await create_api_key(connection, user_id, "tests")
         finally:
             await services.close()
-        yield Template(
-            folder=folder,
-            key=key,
-            user_id=user_id,
-            graphql=graphql,
-            postgres=postgres,
-            database_url=url,
-        )
+        copies = None
+        if postgres is not None and url is not None:
+            copies = await stack.enter_async_context(Copies.open(postgres, url))
+        yield Template(folder=folder, key=key, user_id=user_id, graphql=graphql, copies=copies)
 
 
 @asynccontextmanager
