@@ -27,6 +27,7 @@ run_etcd() {
         --listen-client-urls "$etcd_url" --advertise-client-urls "$etcd_url" --listen-peer-urls http://127.0.0.1:12380
 }
 
+# Without a time for its watches it waits a minute for their clients to hang up.
 run_apiserver() {
     local pki=$state/pki
     run apiserver "$kube_folder/kube" kube-apiserver --etcd-servers="$etcd_url" --bind-address="$host" --advertise-address="$host" \
@@ -35,7 +36,8 @@ run_apiserver() {
         --kubelet-certificate-authority="$pki/ca.crt" --kubelet-preferred-address-types=InternalIP \
         --service-cluster-ip-range="$services.0.0/16" --service-account-issuer="$server" \
         --service-account-signing-key-file="$pki/sa.key" --service-account-key-file="$pki/sa.key" \
-        --token-auth-file="$state/tokens.csv" --authorization-mode=Node,RBAC --allow-privileged=true
+        --token-auth-file="$state/tokens.csv" --authorization-mode=Node,RBAC --allow-privileged=true \
+        --shutdown-watch-termination-grace-period=2s
 }
 
 # The usual limits of client calls are for clusters that many share.

@@ -25,7 +25,7 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -35,14 +35,13 @@ import anyio
 import anyio.to_thread
 from aiohttp import web
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from api_requests import Seen, read_request, status_body
+from api_requests import Seen, passed_on, read_request, status_body
 from cluster_tools import Access
 from yarl import URL
 
 HOLD_SECONDS = 300.0
 HALF_A_LINE = b'{"type":"MODIFIED","object":{"kind":"Job","metadata":{"na'
 BODY = web.RequestKey("body", bytes)
-HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-encoding", "upgrade"}
 
 
 Act = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
@@ -244,7 +243,7 @@ class ApiProxy:
         async def act(request: web.Request) -> web.StreamResponse:
             async with self._ask(request) as answer:
                 said = await answer.read()
-            half = web.StreamResponse(status=answer.status, headers=_kept(answer.headers))
+            half = web.StreamResponse(status=answer.status, headers=passed_on(answer.headers))
             half.content_length = len(said)
             await half.prepare(request)
             await half.write(said[: len(said) // 2])
@@ -348,7 +347,7 @@ class ApiProxy:
 
     async def _pass_on(self, request: web.Request, seen: Seen) -> web.StreamResponse:
         async with self._ask(request) as answer:
-            headers = _kept(answer.headers)
+            headers = passed_on(answer.headers)
             if seen.verb != "watch" and seen.query.get("follow") != "true":
                 body = await answer.read()
                 return web.Response(status=answer.status, headers=headers, body=body)
@@ -367,7 +366,7 @@ class ApiProxy:
         async with self._session.request(
             request.method,
             URL(self._access.server + request.raw_path, encoded=True),
-            headers={**self._access.headers, **_kept(request.headers)},
+            headers={**self._access.headers, **passed_on(request.headers)},
             data=io.BytesIO(body) if body else None,
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
         ) as answer:
@@ -400,7 +399,3 @@ def hang_up(request: web.Request) -> web.StreamResponse:
     if request.transport is not None:
         request.transport.close()
     return web.Response()
-
-
-def _kept(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: text for name, text in headers.items() if name.lower() not in HOP_BY_HOP}

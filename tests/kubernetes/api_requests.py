@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import msgspec
 from aiohttp import web
 
+HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-encoding", "upgrade"}
 REASONS = {
     400: "BadRequest",
     401: "Unauthorized",
@@ -58,3 +59,8 @@ def status_body(code: int, message: str, reason: str | None = None) -> bytes:
     return json.dumps(
         {**said, "message": message, "reason": reason or REASONS.get(code, ""), "code": code}
     ).encode()
+
+
+def passed_on(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that are not of one connection alone."""
+    return {name: text for name, text in headers.items() if name.lower() not in HOP_BY_HOP}

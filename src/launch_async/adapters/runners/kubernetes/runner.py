@@ -185,15 +185,19 @@ class KubernetesRunner:
         """The last lines of each container; of a run that was stopped here, what was kept."""
         facts = facts_of(handle)
         station = await self._station(facts)
-        tail = await read_tail(station.cluster.api, station.pods.there(facts.item), lines=lines)
-        return tail or self._stopper.last_lines(facts.uid, lines=lines)
+        if station.see(facts.uid) is not None:
+            pods = station.pods.there(facts.item)
+            if tail := await read_tail(station.cluster.api, pods, lines=lines):
+                return tail
+        return self._stopper.last_lines(facts.uid, lines=lines)
 
     async def logs(self, handle: RunHandle) -> AsyncGenerator[bytes, None]:
         """All containers' output; the lines name their pod and container if there are several."""
         facts = facts_of(handle)
         station = await self._station(facts)
-        async for piece in self._logs.follow(station, facts.item, facts.uid):
-            yield piece
+        if station.see(facts.uid) is not None:
+            async for piece in self._logs.follow(station, facts.item, facts.uid):
+                yield piece
 
     async def find(self, identity: str) -> Sequence[FoundRun]:
         """All objects of `identity` at all places that are remembered or configured."""
@@ -205,7 +209,9 @@ class KubernetesRunner:
             for launched in tuple(station.informer.objects().values()):
                 meta = launched.metadata
                 controlled = any(one.controller for one in meta.owner_references or ())
-                if meta.label().item and not (isinstance(launched, Pod) and controlled):
+                if station.see(meta.uid) is None or (isinstance(launched, Pod) and controlled):
+                    continue
+                if meta.label().item:
                     trace = await self._trace(station, meta.name, meta.uid)
                     found.append(found_run(spot, meta, trace, identity))
         return tuple(found)

@@ -119,6 +119,7 @@ class Station:
         self._born: dict[str, tuple[float, Launched]] = {}
         self._last: dict[str, Launched] = {}
         self._by_run: dict[str, set[str]] = {}
+        self._let_go: set[str] = set()
         self.informer: Informer[Launched] = Informer(
             cluster.api,
             spot.kind,
@@ -143,6 +144,8 @@ class Station:
 
     def see(self, uid: str) -> Seen | None:
         """What is known of an object; None: nothing, which may mean that it is gone."""
+        if uid in self._let_go:
+            return None
         found = self.informer.objects().get(uid)
         if found is not None:
             return Seen(launched=found, there=True)
@@ -160,7 +163,9 @@ class Station:
         return [one for one in there if item_of(one.metadata) != item]
 
     def forget(self, item: str, uid: str) -> None:
-        """Nobody asks for what is gone any more."""
+        """Nobody asks for it any more, though it may be there until the watch tells otherwise."""
+        if uid in self.informer.objects():
+            self._let_go.add(uid)
         self._born.pop(uid, None)
         self._last.pop(uid, None)
         self.pods.forget(item)
@@ -169,14 +174,15 @@ class Station:
         item, uid = item_of(launched.metadata), launched.metadata.uid
         run = launched.metadata.label().run
         self._born.pop(uid, None)
-        if not gone:
+        if gone:
+            self._let_go.discard(uid)
+            self._by_run.get(run, set()).discard(uid)
+            if not self._by_run.get(run):
+                self._by_run.pop(run, None)
+            if item in self._bells:
+                self._last[uid] = launched
+        else:
             self._by_run.setdefault(run, set()).add(uid)
-        elif uid in self._by_run.get(run, ()):
-            self._by_run[run].discard(uid)
-            if not self._by_run[run]:
-                del self._by_run[run]
-        if gone and item in self._bells:
-            self._last[uid] = launched
         self._bells.ring(item)
 
 
