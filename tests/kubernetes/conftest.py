@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import pytest
+from agent_image import load_agent_image
 from api_proxy import ApiProxy, api_proxy
 from cluster_tools import (
     REMEDY,
@@ -95,6 +96,13 @@ def cluster_image(tiny_image: str, cluster: Cluster) -> str:
 def cluster_wandb_image(wandb_image: str, cluster: Cluster) -> str:
     """Python with the wandb client, on the node."""
     return _on_node(wandb_image, cluster)
+
+
+@pytest.fixture(scope="session")
+def agent_image(python_image: str, cluster: Cluster) -> str:
+    """The agent's own image on the node: git, ssh and `launch-async`."""
+    assert python_image == "python:3.11-slim"  # what deploy/Dockerfile begins with
+    return load_agent_image(cluster)
 
 
 @pytest.fixture(scope="session")
