@@ -208,6 +208,7 @@ class PodSpec(_Camel, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
     node_name: str = ""
     restart_policy: str = ""
+    termination_grace_period_seconds: int | None = None
     containers: tuple[Container, ...] | None = None
     """In their author's order; the statuses are in another."""
     init_containers: tuple[Container, ...] | None = None

@@ -281,9 +281,14 @@ class KubernetesRunner:
         if seen is None:
             return await self._ask(station, facts)
         pods = station.pods.of(facts.item)
+        stopped = self._stopper.has_stopped(facts.uid)
         if seen.there:
-            return judge(seen.launched, pods, events=events, now=now())
-        if self._stopper.has_stopped(facts.uid):
+            status = judge(seen.launched, pods, events=events, now=now())
+            if status.end is None or not stopped:
+                return status
+            if station.pods.there(facts.item):  # its end is that of its programs
+                return RunStatus(state=RunState.RUNNING)
+        if stopped:
             return _ended(stopped_end(pods))
         return _ended(judge_gone(seen.launched, pods, now=now()))
 

@@ -1,6 +1,8 @@
-"""Ending a run: its object is deleted, its pods get their grace, and what they print is kept.
+"""Ending a run: its pods get their grace, its object is deleted, and what they print is kept.
 
-A deleted pod takes its log along, so the last lines are read while it ends.
+A node that has begun to end a container waits for as long as it was told at first, whatever is
+said later. So the pods are deleted with our grace before their owner is, whose deletion would give
+them their own. A deleted pod takes its log along: the last lines are read while it ends.
 """
 
 import math
@@ -12,7 +14,7 @@ import structlog
 from launch_async.adapters.runners.kubernetes.containers import end_that_counts
 from launch_async.adapters.runners.kubernetes.facts import Facts
 from launch_async.adapters.runners.kubernetes.followed import FollowedLogs
-from launch_async.adapters.runners.kubernetes.objects import Pod
+from launch_async.adapters.runners.kubernetes.objects import Pod, PodSpec
 from launch_async.adapters.runners.kubernetes.watches import PODS, Station, Watches
 from launch_async.domain.errors import Unavailable
 from launch_async.domain.run import RunEnd
@@ -63,8 +65,9 @@ class Stopper:
         ):
             try:
                 with anyio.move_on_after(within_seconds + _MARGIN_SECONDS):
-                    await _delete(station, facts, within_seconds)
                     told: set[str] = set()
+                    await _end_pods(station, facts, within_seconds, told)
+                    await _delete(station, facts, within_seconds)
                     while station.pods.there(facts.item):
                         await _end_pods(station, facts, within_seconds, told)
                         with anyio.move_on_after(_LOOK_SECONDS):
@@ -102,19 +105,19 @@ async def _delete(station: Station, facts: Facts, within_seconds: float) -> None
 
 
 async def _end_pods(station: Station, facts: Facts, within_seconds: float, told: set[str]) -> None:
-    """Their own grace periods may be longer than ours."""
-    if station.spot.kind == PODS:
-        return
+    """In no more time than they may have, and than they want themselves."""
     for pod in station.pods.there(facts.item):
         uid = pod.metadata.uid
         if uid in told:
             continue
         told.add(uid)
+        own = (pod.spec or PodSpec()).termination_grace_period_seconds
+        grace = math.ceil(within_seconds)
         try:
             await station.cluster.api.delete(
                 PODS.path(facts.spot.namespace, pod.metadata.name),
                 propagation="Background",
-                grace_seconds=math.ceil(within_seconds),
+                grace_seconds=grace if own is None else min(grace, own),
                 uid=uid,
             )
         except KubeRefused as error:
