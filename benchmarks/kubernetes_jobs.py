@@ -2,7 +2,9 @@
 
     scripts/cluster up && scripts/cluster kwok-up
     .venv/bin/python benchmarks/kubernetes_jobs.py [--rounds 5] [--items 500] [--theirs 100]
-        [--live 5000]
+        [--live 5000] [--wandb FOLDER/bin/wandb]
+
+W&B's agent needs what `pip install "wandb[launch]"` brings: name a program of such an environment.
 
 port     suspended Jobs, each with its Secret, made 32 at once: `Runner.launch` beside a raw loop of
          the same client that sends the same documents, by turns, in namespaces of their own. The
@@ -19,6 +21,7 @@ agent share this machine's processors. Everything has a time limit.
 
 import argparse
 import json
+import logging
 import os
 import statistics
 import sys
@@ -30,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import structlog
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -177,9 +181,15 @@ class Field:
     """A server, a cluster, and one agent at a time."""
 
     def __init__(
-        self, cluster: Cluster, server: ControlPlane, folder: Path, stack: ExitStack
+        self,
+        cluster: Cluster,
+        server: ControlPlane,
+        wandb: str,
+        folder: Path,
+        stack: ExitStack,
     ) -> None:
         self.cluster = cluster
+        self._wandb = wandb
         self.server = server
         self._shells: dict[str, Shell] = {}
         for name in (OURS, THEIRS):
@@ -219,7 +229,7 @@ class Field:
             command = [str(BIN / "launch-async"), "agent", "-c", "c.yaml"]
         else:
             words = [word for queue in queues for word in ("-q", queue)]
-            command = [str(BIN / "wandb"), "launch-agent", *words, "-e", self.server.entity]
+            command = [self._wandb, "launch-agent", *words, "-e", self.server.entity]
             command += ["-j", "-1"]
         program = Program(command, env=shell.env, cwd=shell.folder)
         try:
@@ -236,7 +246,8 @@ class Field:
                 rate, made = self.watch(space, count, within)
                 rss = usage(agent.process.pid)[1]
             if made < count:
-                print(f"  {name}: {made} of {count} after {within:.0f} s", flush=True)
+                print(f"  {name}: {made} of {count} after {within:.0f} s; it said:")
+                print(agent.output[-3000:], flush=True)
             return rate, rss
 
     def watch(self, space: str, count: int, within: float) -> tuple[float, int]:
@@ -292,7 +303,9 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=500)
     parser.add_argument("--live", type=int, default=5000)
     parser.add_argument("--theirs", type=int, default=100)
+    parser.add_argument("--wandb", default=str(BIN / "wandb"), help="of wandb[launch]")
     said = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     cluster = find_cluster()
     if cluster is None:
         sys.exit(f"no Kubernetes cluster answers: {REMEDY}")
@@ -300,7 +313,7 @@ def main() -> None:
         if said.rounds:
             port(cluster, said.rounds, said.items)
         server = stack.enter_context(ControlPlane.start(Path(folder) / "server"))
-        field = Field(cluster, server, Path(folder), stack)
+        field = Field(cluster, server, said.wandb, Path(folder), stack)
         if said.items and said.theirs:
             agents(field, said.items, said.theirs)
         if said.live:
