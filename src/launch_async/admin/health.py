@@ -40,8 +40,7 @@ def readiness(
     for queue in view.queues:
         checks[f"queue/{queue.name}"] = silence(queue, poll_seconds=view.poll_seconds)
     for backend in backends:
-        shut = backend.needed and backend.breaker == BREAKER_OPEN
-        checks[f"backend/{backend.name}"] = "failing; asked again now and then" if shut else ""
+        checks[f"backend/{backend.name}"] = _trouble(backend) if backend.needed else ""
     return checks
 
 
@@ -50,6 +49,12 @@ def silence(queue: QueueView, *, poll_seconds: float) -> str:
     interval = max(poll_seconds, queue.interval_seconds)
     window = max(MISSED_INTERVALS * interval, MIN_WINDOW_SECONDS)
     return "" if queue.missing else _stale(queue.seconds_since_poll, window)
+
+
+def _trouble(backend: BackendView) -> str:
+    if backend.stale:
+        return f"its runs are not seen: {backend.stale}"
+    return "failing; asked again now and then" if backend.breaker == BREAKER_OPEN else ""
 
 
 def _stale(age_seconds: float | None, window_seconds: float) -> str:

@@ -176,6 +176,7 @@ def _backend_families(backends: Sequence[BackendView]) -> Iterator[Metric]:
     in_flight = _gauge("api_in_flight", "Calls under way.", "api")
     state = _gauge("breaker_state", "0 closed, 1 open, 2 half-open.", "backend")
     trips = _counter("breaker_trips", "How often it opened.", "backend")
+    stale = _gauge("backend_stale", "1: its runs are not seen now.", "backend")
     for backend in backends:
         name = [backend.name]
         for (verb, code), count in backend.requests.items():
@@ -187,4 +188,5 @@ def _backend_families(backends: Sequence[BackendView]) -> Iterator[Metric]:
         in_flight.add_metric(name, backend.in_flight)
         state.add_metric(name, backend.breaker)
         trips.add_metric(name, backend.trips)
-    yield from (requests, retries, throttled, refused, waited, in_flight, state, trips)
+        stale.add_metric(name, float(bool(backend.stale)))
+    yield from (requests, retries, throttled, refused, waited, in_flight, state, trips, stale)

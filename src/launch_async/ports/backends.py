@@ -27,6 +27,8 @@ class BackendView(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int
     places: int
     """Calls at once at most."""
+    stale: str = ""
+    """Why what is known of its runs is out of date; empty: it is not, as far as one can know."""
     needed: bool = True
     """Whether anything depends on it: no item has asked for each backend that is configured."""
 

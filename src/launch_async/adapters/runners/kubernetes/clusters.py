@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from launch_async.adapters.runners.kubernetes.kinds import Kinds
 from launch_async.adapters.runners.kubernetes.spots import ClusterKey
 from launch_async.ports.backends import BackendView
@@ -45,9 +47,12 @@ class Clusters:
         """Raises Unavailable, or ConfigError, when the agent's own cluster cannot be used now."""
         await (await self.get(OWN)).api.check()
 
-    def views(self) -> Sequence[BackendView]:
-        """All that were used."""
-        return [one.api.view() for one in self._open.values()]
+    def views(self, why_stale: Callable[[Cluster], str] = lambda _: "") -> Sequence[BackendView]:
+        """All that were used; `why_stale` as the field of a view."""
+        return [
+            msgspec.structs.replace(one.api.view(), stale=why_stale(one))
+            for one in self._open.values()
+        ]
 
     async def close(self) -> None:
         """Give back all connections."""

@@ -32,6 +32,7 @@ from launch_async.adapters.runners.kubernetes.facts import (
     handle_of,
 )
 from launch_async.adapters.runners.kubernetes.followed import FollowedLogs
+from launch_async.adapters.runners.kubernetes.informer import Pace
 from launch_async.adapters.runners.kubernetes.kinds import Kind
 from launch_async.adapters.runners.kubernetes.logs import read_tail
 from launch_async.adapters.runners.kubernetes.making import Maker, refused
@@ -101,10 +102,11 @@ class KubernetesRunner:
         searches: bool = True,
         namespaces: Sequence[str] = (),
         kinds: Sequence[tuple[str, str]] = (),
+        pace: Pace | None = None,
     ) -> None:
         self._clusters = Clusters(connect)
         self._spots = Spots(folder)
-        self._watches = Watches()
+        self._watches = Watches(pace)
         self._policy = policy or KubernetesPolicy()
         self._maker = Maker(logins)
         self._searches = searches
@@ -231,7 +233,7 @@ class KubernetesRunner:
 
     def backends(self) -> Sequence[BackendView]:
         """The clusters, for metrics."""
-        return self._clusters.views()
+        return self._clusters.views(self._watches.why_stale)
 
     async def close(self) -> None:
         """Close the connections; runs go on."""

@@ -21,7 +21,7 @@ import anyio.abc
 import msgspec
 
 from launch_async.adapters.runners.kubernetes.clusters import Cluster
-from launch_async.adapters.runners.kubernetes.informer import Informer
+from launch_async.adapters.runners.kubernetes.informer import Informer, Pace
 from launch_async.adapters.runners.kubernetes.kinds import Kind
 from launch_async.adapters.runners.kubernetes.names import IDENTITY_LABEL, label_value
 from launch_async.adapters.runners.kubernetes.objects import Custom, Job, Meta, Pod
@@ -29,6 +29,7 @@ from launch_async.adapters.runners.kubernetes.spots import ClusterKey, Spot
 from launch_async.adapters.runners.kubernetes.verdicts import Launched
 from launch_async.domain.errors import Unavailable
 from launch_async.kit.bells import Bell, Bells
+from launch_async.kit.once import Once
 
 PODS = Kind(api_version="v1", kind="Pod", plural="pods", namespaced=True)
 BORN_SECONDS = 60.0
@@ -59,7 +60,9 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 class Pods:
     """The pods of all runs in one namespace, also those that are gone, by the item's label."""
 
-    def __init__(self, cluster: Cluster, namespace: str, identity: str, bells: Bells) -> None:
+    def __init__(
+        self, cluster: Cluster, namespace: str, identity: str, bells: Bells, pace: Pace
+    ) -> None:
         self._by_item: dict[str, dict[str, Pod]] = {}
         self._gone: set[str] = set()
         self._bells = bells
@@ -71,6 +74,7 @@ class Pods:
             Pod,
             self._changed,
             on_health=bells.ring_all,
+            pace=pace,
         )
 
     def of(self, item: str) -> Sequence[Pod]:
@@ -109,12 +113,14 @@ class Pods:
 class Station:
     """One kind of objects in one namespace; of pods without a controller, the pods themselves."""
 
-    def __init__(
-        self, spot: Spot, cluster: Cluster, pods: Pods, identity: str, bells: Bells
+    def __init__(  # noqa: PLR0917 - all of them say what is watched
+        self, spot: Spot, cluster: Cluster, pods: Pods, identity: str, bells: Bells, pace: Pace
     ) -> None:
         self.spot = spot
         self.cluster = cluster
         self.pods = pods
+        self.said = Once()
+        """What this life has said of it already."""
         self._bells = bells
         self._born: dict[str, tuple[float, Launched]] = {}
         self._last: dict[str, Launched] = {}
@@ -128,6 +134,7 @@ class Station:
             type_of(spot.kind),
             self._changed,
             on_health=bells.ring_all,
+            pace=pace,
         )
 
     @property
@@ -189,7 +196,8 @@ class Station:
 class Watches:
     """All stations of one agent; `serve` keeps them going."""
 
-    def __init__(self) -> None:
+    def __init__(self, pace: Pace | None = None) -> None:
+        self._pace = pace or Pace()
         self._bells = Bells()
         self._stations: dict[tuple[Spot, str], Station] = {}
         self._pods: dict[tuple[ClusterKey, str, str], Pods] = {}
@@ -216,12 +224,20 @@ class Watches:
         place = (spot.cluster, spot.namespace, identity)
         pods = self._pods.get(place)
         if pods is None:
-            pods = self._pods[place] = Pods(cluster, spot.namespace, identity, self._bells)
+            pods = self._pods[place] = Pods(
+                cluster, spot.namespace, identity, self._bells, self._pace
+            )
             self._begin(pods.informer)
-        station = Station(spot, cluster, pods, identity, self._bells)
+        station = Station(spot, cluster, pods, identity, self._bells, self._pace)
         self._stations[spot, identity] = station
         self._begin(station.informer)
         return station
+
+    def why_stale(self, cluster: Cluster) -> str:
+        """Why what is known of the runs in a cluster is out of date; empty: it is not."""
+        stations = (one for one in self._stations.values() if one.cluster is cluster)
+        reasons = (one.why_not_fresh for one in stations if one.informer.objects())
+        return next(filter(None, reasons), "")
 
     def spawn(self, work: Callable[[], Awaitable[None]]) -> anyio.CancelScope:
         """Do something beside, until it ends, its scope is cancelled or `serve` is.
