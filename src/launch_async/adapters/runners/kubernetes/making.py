@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
+import structlog
 
 from launch_async.adapters.runners.kubernetes.clusters import Cluster
 from launch_async.adapters.runners.kubernetes.manifest import Manifest
@@ -23,6 +24,8 @@ from launch_async.domain.image import ImageRef
 from launch_async.ports.images import RegistryLogin, RegistryLogins
 from launch_async.ports.runner import LaunchOrder
 from launch_async.wire.kubernetes.errors import KubeRefused, decoded
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _NO_LOGINS: Mapping[str, RegistryLogin] = {}
 
@@ -105,9 +108,7 @@ class Maker:
         """
         api, spot = station.cluster.api, station.spot
         for secret in (name, pull_secret_name(name)):
-            path = f"/api/v1/namespaces/{spot.namespace}/secrets/{secret}"
-            with _gone_is_fine():
-                await api.delete(path, propagation="Background")
+            await _delete_secret(station, secret)
         seen = station.see(uid)
         ttl = _ttl_of(seen.launched) if seen is not None and seen.there else None
         if ttl is None:
@@ -177,6 +178,22 @@ def refused(error: KubeRefused, manifest: Manifest) -> ItemError:
         reason=Reason.LAUNCH_FAILED,
         stage=Stage.RUN,
     )
+
+
+async def _delete_secret(station: Station, name: str) -> None:
+    """One that may not be deleted goes with its object, which owns it."""
+    path = f"/api/v1/namespaces/{station.spot.namespace}/secrets/{name}"
+    with _gone_is_fine():
+        try:
+            await station.cluster.api.delete(path, propagation="Background")
+        except KubeRefused as error:
+            if not error.forbidden:
+                raise
+            if station.said.first("secrets stay"):
+                log.warning(
+                    "secrets stay as long as their runs' objects: grant the verb delete",
+                    why=error.message,
+                )
 
 
 async def _ensure(cluster: Cluster, path: str, body: dict[str, Any]) -> None:
