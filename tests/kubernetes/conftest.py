@@ -7,7 +7,9 @@ for `cluster_alone`; no other test is in its cluster then.
 import itertools
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -24,6 +26,8 @@ from cluster_tools import (
     sharing,
 )
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "acceptance"))
+
 POD_SECURITY = "pod-security.kubernetes.io/enforce"
 _numbers = itertools.count(1)
 
@@ -32,7 +36,9 @@ Miss = Callable[[str], NoReturn]
 
 @pytest.fixture(scope="session")
 def cluster(miss: Miss) -> Cluster:
-    return find_cluster() or miss(f"no Kubernetes cluster answers: {REMEDY}")
+    with sharing(alone=False):  # a test of another process may have stopped a part of it
+        found = find_cluster()
+    return found or miss(f"no Kubernetes cluster answers: {REMEDY}")
 
 
 @pytest.fixture
@@ -109,9 +115,10 @@ def agent_image(python_image: str, cluster: Cluster) -> str:
 def kwok(cluster: Cluster, miss: Miss) -> Kwok:
     if not cluster.is_ours:
         miss("nodes without containers are only added to scripts/cluster's: unset KUBECONFIG")
-    made = subprocess.run(
-        [SCRIPT, "kwok-up", str(Kwok.nodes)], capture_output=True, text=True, check=False
-    )
+    with sharing(alone=False):
+        made = subprocess.run(
+            [SCRIPT, "kwok-up", str(Kwok.nodes)], capture_output=True, text=True, check=False
+        )
     if made.returncode:
         miss(f"no nodes without containers: {made.stderr.strip()}")
     return Kwok()
@@ -120,5 +127,6 @@ def kwok(cluster: Cluster, miss: Miss) -> Kwok:
 def _on_node(image: str, cluster: Cluster) -> str:
     name = f"{image.rpartition(':')[0]}:cluster"
     subprocess.run(["docker", "tag", image, name], check=True, capture_output=True)
-    script("load", name, seconds=300)
+    with sharing(alone=False):
+        script("load", name, seconds=300)
     return name
