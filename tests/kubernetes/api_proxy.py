@@ -370,7 +370,11 @@ class ApiProxy:
             data=io.BytesIO(body) if body else None,
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
         ) as answer:
-            yield answer
+            try:
+                yield answer
+            finally:  # left in its middle: the loop may end before a farewell of TLS does
+                if answer.connection is not None and answer.connection.transport is not None:
+                    answer.connection.transport.abort()
 
     def _matching(self, path: str) -> list[_Stream]:
         wanted = re.compile(path)
