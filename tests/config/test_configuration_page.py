@@ -11,7 +11,7 @@ import yaml
 import launch_async
 from launch_async.cli.main import SUBCOMMANDS, main
 from launch_async.config.images import BuilderSection, DockerSection, RegistryLoginConfig
-from launch_async.config.kubernetes import KubernetesSection
+from launch_async.config.kubernetes import KubernetesSection, LeaseSection
 from launch_async.config.model import (
     AgentSection,
     LaunchConfig,
@@ -37,6 +37,7 @@ SECTIONS = {
     "git": GitSettings,
     "docker": DockerSection,
     "kubernetes": KubernetesSection,
+    "lease": LeaseSection,
 }
 
 _CODE = re.compile(r"`([^`]*)`")

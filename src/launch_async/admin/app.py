@@ -118,6 +118,21 @@ async def serving(
         open_logs=is_loopback(f"http://{_bracketed(host)}"),
         middlewares=[connections.middleware],
     )
+    listens = listening(app, connections, host=host, port=port, idle_seconds=idle_seconds)
+    async with listens as url:
+        yield url
+
+
+@asynccontextmanager
+async def listening(
+    app: web.Application,
+    connections: Connections,
+    *,
+    host: str,
+    port: int,
+    idle_seconds: float = IDLE_SECONDS,
+) -> AsyncGenerator[str, None]:
+    """Serve any application that has the middleware of `connections`; otherwise as `serving`."""
     runner = web.AppRunner(
         app,
         access_log=None,

@@ -26,11 +26,13 @@ _UNSET = {
 }
 _ZERO_IS_OFF = frozenset({"start_timeout", "run_timeout"})
 _SECONDS = _ZERO_IS_OFF | {
+    "duration",
     "grace",
     "heartbeat",
     "patience",
     "poll",
     "poll_max",
+    "renew",
     "stopped_run_timeout",
     "timeout",
     "timeout_seconds",

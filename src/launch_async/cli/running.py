@@ -10,11 +10,13 @@ import structlog
 
 from launch_async.admin.app import serving
 from launch_async.admin.operated import Operations
+from launch_async.admin.standby import Standby, standing_by
 from launch_async.agent.agent import Agent
 from launch_async.cli.addresses import address_of
 from launch_async.cli.output import run_async, set_log_level
 from launch_async.cli.signals import on_signals
 from launch_async.compose.agent import open_agent
+from launch_async.compose.lease import held_lease, is_leased
 from launch_async.config.admin import find_agent_token
 from launch_async.config.login import find_login
 from launch_async.config.model import LaunchConfig
@@ -57,13 +59,32 @@ async def _run(config: LaunchConfig, read_config: Callable[[], LaunchConfig]) ->
 
     async with anyio.create_task_group() as tasks:
         await tasks.start(on_signals, stop, reload)
-        async with open_agent(config, login, os.environ, read_config=read_config) as agent:
+        async with AsyncExitStack() as stack:
+            standby = await stack.enter_async_context(AsyncExitStack())
+            waits = await _standing_by(config, standby)
+            await stack.enter_async_context(held_lease(config, os.environ, waits=waits))
+            agent = await stack.enter_async_context(
+                open_agent(config, login, os.environ, read_config=read_config)
+            )
             opened.append(agent)
             settle_heap()
+            await standby.aclose()
             admin = config.agent.admin
             await run_with_admin(agent, admin, setting="agent.admin", token=token)
         tasks.cancel_scope.cancel()
     return 0
+
+
+async def _standing_by(config: LaunchConfig, stack: AsyncExitStack) -> Callable[[str], None]:
+    """Answer probes until the stack is closed, if there may be long to wait; call it with why."""
+    standby, admin = Standby(), config.agent.admin
+    if admin and is_leased(config):
+        host, port = address_of(admin, "agent.admin")
+        try:
+            await stack.enter_async_context(standing_by(standby, host=host, port=port))
+        except OSError as error:
+            raise cannot_listen(admin, error, "agent.admin") from error
+    return standby.wait
 
 
 async def run_with_admin(

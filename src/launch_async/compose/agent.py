@@ -10,7 +10,7 @@ import anyio
 import structlog
 
 from launch_async.adapters.bundles.folder import BundleFolder
-from launch_async.adapters.journals.identity import held_identity
+from launch_async.adapters.journals.identity import held_identity, kept_identity
 from launch_async.adapters.journals.pauses import PauseFile
 from launch_async.adapters.journals.sqlite import SqliteJournal
 from launch_async.adapters.queues.claims import WandbClaims
@@ -26,6 +26,7 @@ from launch_async.agent.timeouts import timeouts_of
 from launch_async.agent.tools import Tools
 from launch_async.agent.warnings import Warnings
 from launch_async.compose.backends import keep_of, open_targets
+from launch_async.compose.lease import is_leased
 from launch_async.config.login import Login
 from launch_async.config.model import LaunchConfig
 from launch_async.config.sources import NO_QUEUE, http_timeout_seconds
@@ -75,7 +76,10 @@ async def open_agent(
             )
         )
         entity = config.entity or await _own_entity(transport, state_dir / "entity")
-        identity = stack.enter_context(held_identity(state_dir))
+        if is_leased(config):  # the Lease says who has it, here and on other machines
+            identity = kept_identity(state_dir)
+        else:
+            identity = stack.enter_context(held_identity(state_dir))
         service = WandbQueueService(
             transport,
             queues=[QueueRef(entity, LAUNCH_PROJECT, queue.name) for queue in queues],

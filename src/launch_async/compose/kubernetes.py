@@ -40,13 +40,10 @@ def kubernetes_runner(
         ConfigError: the kubeconfig's path is in a home folder that is not there.
     """
     given = section or KubernetesSection()
-    config_file = (
-        home_path(given.config_file, "agent.kubernetes.config_file") if given.config_file else None
-    )
     looks = looks_of(given)
     return KubernetesRunner(
         connect=connector(
-            config_file=config_file,
+            config_file=kubeconfig_of(given),
             context=given.context or None,
             environ=environ,
             calls_per_second=given.calls_per_second,
@@ -59,6 +56,13 @@ def kubernetes_runner(
         namespaces=looks.namespaces,
         kinds=looks.kinds,
     )
+
+
+def kubeconfig_of(section: KubernetesSection) -> Path | None:
+    """The kubeconfig that it names. Raises ConfigError as `kubernetes_runner`."""
+    if not section.config_file:
+        return None
+    return home_path(section.config_file, "agent.kubernetes.config_file")
 
 
 def policy_of(section: KubernetesSection) -> KubernetesPolicy:

@@ -28,6 +28,26 @@ Opening = Literal[
 ]
 
 
+class LeaseSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`agent.kubernetes.lease`: of all agents that name the same Lease, its holder alone acts."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+    """The Lease, which the agent makes if it is not there. It keeps the agent's identity too."""
+    namespace: Annotated[str, msgspec.Meta(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$")] = ""
+    """Where it is. Empty: the namespace of the context, or of the agent's pod."""
+    duration: Annotated[int, msgspec.Meta(ge=3, le=3600)] = 30
+    """Seconds without a renewal after which another agent may take it. A holder that cannot renew
+    it ends after two thirds of them."""
+    renew: Annotated[float, msgspec.Meta(ge=0.1, le=600)] = 5.0
+    """Seconds between two renewals, and between two looks of an agent that waits for it."""
+
+    def __post_init__(self) -> None:
+        """What the fields say only together."""
+        if self.renew * 3 > self.duration:
+            msg = f"duration ({self.duration}) is less than three times renew ({self.renew:g})"
+            raise ValueError(msg)
+
+
 class KubernetesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`agent.kubernetes`: which cluster is used, what queues may use of it, and how fast."""
 
@@ -56,3 +76,6 @@ class KubernetesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Requests to one cluster in a second; watches are not counted."""
     burst: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
     """Requests at once after a quiet time."""
+    lease: LeaseSection | None = None
+    """A Lease of the cluster, by which of several replicas only one acts; null: there is one agent
+    alone, whose state folder says who it is."""

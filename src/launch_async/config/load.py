@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from launch_async.config.kubernetes import KubernetesSection, LeaseSection
 from launch_async.config.model import (
     TOLERANT_SECTIONS,
     AgentSection,
@@ -43,6 +44,8 @@ _ELSEWHERE = {
 _MODELS: dict[str, type[msgspec.Struct]] = {
     "": LaunchConfig,
     ".agent": AgentSection,
+    ".agent.kubernetes": KubernetesSection,
+    ".agent.kubernetes.lease": LeaseSection,
     ".agent.orphans": OrphansConfig,
     ".agent.start_timeouts": StartTimeouts,
     ".agent.retention": RetentionConfig,

@@ -10,6 +10,26 @@ from pathlib import Path
 from launch_async.domain.errors import AgentUnfit
 from launch_async.kit.files import write_atomically
 
+_FILE = "identity"
+
+
+def new_identity() -> str:
+    """One that no other agent has."""
+    return uuid.uuid4().hex
+
+
+def kept_identity(state_dir: Path) -> str:
+    """What earlier lives with this folder were; "" if there were none."""
+    try:
+        return (state_dir / _FILE).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def keep_identity(state_dir: Path, identity: str) -> None:
+    """Let all lives with this folder be this agent."""
+    write_atomically(state_dir / _FILE, identity.encode())
+
 
 @contextmanager
 def held_identity(state_dir: Path) -> Generator[str, None, None]:
@@ -22,9 +42,9 @@ def held_identity(state_dir: Path) -> Generator[str, None, None]:
     Raises:
         AgentUnfit: the file is empty, or another agent of this machine has the same identity.
     """
-    path = state_dir / "identity"
+    path = state_dir / _FILE
     if not path.exists():
-        write_atomically(path, uuid.uuid4().hex.encode())
+        keep_identity(state_dir, new_identity())
     identity = path.read_text(encoding="utf-8").strip()
     if not identity:
         raise AgentUnfit(f"{path} is empty; restore it, or delete it to start as a new agent")

@@ -1,0 +1,1 @@
+"""What says which of several agents with one identity acts."""
