@@ -21,7 +21,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: help run dev check lint lint-ruff lint-mypy lint-pyright lint-imports test format clean \
         chaos mutants soak bench-vs-wandb docker-up docker-down postgres-up postgres-down registry-up registry-down \
-        buildkit-up buildkit-down cluster cluster-down images
+        buildkit-up buildkit-down cluster cluster-down images manifests
 
 help:
 	@echo "launch-async: make TARGET"
@@ -123,6 +123,10 @@ cluster-down: ## Stop the Kubernetes that `make cluster` started; nothing of it 
 
 images: ## Make the images that the Docker tests run
 	@scripts/test-images
+
+manifests: ## Make deploy/kubernetes/agent.yaml anew from the agent's chart
+	@"$$(scripts/cluster helm)" template launch-agent deploy/helm/launch-async-agent --kube-version 1.34.0 \
+	    -n launch -f deploy/kubernetes/values.yaml > deploy/kubernetes/agent.yaml
 
 clean: ## Remove .venv, caches and builds (never DATA)
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

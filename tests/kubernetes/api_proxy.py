@@ -299,17 +299,17 @@ class ApiProxy:
         await self._runner.setup()
         connector = aiohttp.TCPConnector(limit=0, ssl=self._access.tls or False)
         patience = aiohttp.ClientTimeout(total=None, sock_connect=10)
-        try:
-            async with aiohttp.ClientSession(
-                connector=connector, timeout=patience, auto_decompress=False
-            ) as self._session:
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=patience, auto_decompress=False
+        ) as self._session:
+            try:
                 await self._listen()
                 yield
-        finally:
-            for fault in self._faults:
-                fault.released.set()
-            await self._close()
-            await self._runner.cleanup()
+            finally:  # before the session: what its requests open meanwhile is closed with it
+                for fault in self._faults:
+                    fault.released.set()
+                await self._close()
+                await self._runner.cleanup()
 
     async def _listen(self) -> None:
         await web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True).start()

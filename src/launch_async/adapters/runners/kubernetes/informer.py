@@ -141,7 +141,8 @@ class Informer(Generic[T]):
         self._why = "not listed yet"
         self._told = ""
         self._unreadable = False
-        self._synced = anyio.Event()
+        self._synced = False
+        self._answered = anyio.Event()
 
     @property
     def fresh(self) -> bool:
@@ -165,8 +166,17 @@ class Informer(Generic[T]):
         return self._objects
 
     async def wait_synced(self) -> None:
-        """Until it was fresh for the first time."""
-        await self._synced.wait()
+        """Until it was fresh for the first time.
+
+        Raises:
+            Unavailable: the API server does not let us list or watch.
+        """
+        await self._answered.wait()
+        if not self._synced:
+            raise Unavailable(
+                f"{self.kind.plural} of {self.namespace or 'all namespaces'} cannot be watched:"
+                f" {self._why}"
+            )
 
     async def serve(self) -> None:
         """List and watch until cancelled."""
@@ -319,7 +329,8 @@ class Informer(Generic[T]):
             log.info("kubernetes watch is back", **self._what)
         self._told = ""
         self._failures = 0
-        self._synced.set()
+        self._synced = True
+        self._answered.set()
         self._tell_health()
 
     def _ended(self, *, futile: bool, why: str) -> float:
@@ -344,6 +355,7 @@ class Informer(Generic[T]):
         self._version = None
         remedy = "grant the agent the verbs list and watch; " if error.forbidden else ""
         self._say(f"{remedy}{error.message}", kind="refused")
+        self._answered.set()
         return self._pace.refused_seconds * random.uniform(0.8, 1.2)  # noqa: S311
 
     def _say(self, why: str, *, kind: str) -> None:
