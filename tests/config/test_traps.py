@@ -102,10 +102,11 @@ def test_queues_of_the_command_line_lose_the_files_settings():
     assert found == ["-q: replaces the file's list, with the settings of a"]
 
 
-def test_variables_for_kubernetes_have_no_effect():
-    assert traps_of(PLAIN, {"WANDB_RELEASE_NAME": "x"}) == [
-        "WANDB_RELEASE_NAME: is for Kubernetes and has no effect yet"
-    ]
+def test_variables_that_have_no_effect_are_named_with_what_is_done_instead():
+    why = "has no effect: each run has a Secret of its own, which goes with the run"
+    assert traps_of(PLAIN, {"WANDB_RELEASE_NAME": "x"}) == [f"WANDB_RELEASE_NAME: {why}"]
+    [found] = traps_of(PLAIN, {"WANDB_LAUNCH_CODE_PVC_NAME": "x"})
+    assert "pods fetch code" in found
 
 
 def test_values_of_registries_are_not_shown():

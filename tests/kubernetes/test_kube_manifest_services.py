@@ -1,5 +1,6 @@
 """What runs beside a run is told of it, and goes with it."""
 
+import base64
 from typing import Any
 
 import pytest
@@ -7,7 +8,12 @@ from kube_orders import ENVIRONMENT, an_order, manifest_of
 
 from launch_async.adapters.runners.kubernetes.manifest import Manifest
 from launch_async.adapters.runners.kubernetes.policy import KubernetesPolicy
-from launch_async.adapters.runners.kubernetes.services import make_service
+from launch_async.adapters.runners.kubernetes.secret_bodies import services_secret_body
+from launch_async.adapters.runners.kubernetes.services import (
+    make_service,
+    owned_body,
+    pods_wanted,
+)
 from launch_async.domain.errors import ItemError, Reason
 from launch_async.testing import SECRET
 
@@ -28,10 +34,8 @@ DEPLOYMENT: dict[str, Any] = {
 }
 
 
-def service(
-    config: dict[str, Any], policy: KubernetesPolicy | None = None, **more: Any
-) -> Manifest:
-    return make_service(config, ORDER, policy or KubernetesPolicy(), run=RUN, **more)
+def service(config: dict[str, Any], policy: KubernetesPolicy | None = None) -> Manifest:
+    return make_service(config, ORDER, policy or KubernetesPolicy(), run=RUN)
 
 
 def test_it_keeps_its_name_and_comes_into_the_runs_namespace():
@@ -42,10 +46,43 @@ def test_it_keeps_its_name_and_comes_into_the_runs_namespace():
     assert made.body["spec"] == {}
 
 
-def test_it_goes_with_the_run_that_it_is_for():
-    assert "ownerReferences" not in service(DEPLOYMENT).body["metadata"]
-    (owner,) = service(DEPLOYMENT, owner_uid="uid-1").body["metadata"]["ownerReferences"]
-    assert owner == {"apiVersion": "batch/v1", "kind": "Job", "name": RUN.name, "uid": "uid-1"}
+def test_it_goes_with_a_secret_that_goes_with_the_run_that_it_is_for():
+    made = service(DEPLOYMENT)
+    (owner,) = owned_body(made, RUN, "uid-1")["metadata"]["ownerReferences"]
+    secret = services_secret_body(RUN, ORDER, "uid-of-the-run")
+    name = secret["metadata"]["name"]
+    assert owner == {"apiVersion": "v1", "kind": "Secret", "name": name, "uid": "uid-1"}
+    (owner,) = secret["metadata"]["ownerReferences"]
+    assert owner == RUN.owner_reference("uid-of-the-run")
+    assert "ownerReferences" not in made.body["metadata"]
+
+
+def test_its_secrets_are_in_that_secret_as_the_runs_own_comes_last():
+    secret = services_secret_body(RUN, ORDER, "uid-1")
+    (container,) = service(DEPLOYMENT).body["spec"]["template"]["spec"]["containers"]
+    [key] = [one["valueFrom"]["secretKeyRef"] for one in container["env"] if "valueFrom" in one]
+    assert key == {"name": secret["metadata"]["name"], "key": "WANDB_API_KEY"}
+    assert base64.b64decode(secret["data"]["WANDB_API_KEY"]).decode() == SECRET
+    assert key["name"] != RUN.secret_name
+
+
+@pytest.mark.parametrize(
+    ("change", "pods"),
+    [
+        ({}, 1),
+        ({"spec": {**DEPLOYMENT["spec"], "replicas": 3}}, 3),
+        ({"spec": {**DEPLOYMENT["spec"], "replicas": 0}}, 0),
+        ({"kind": "DaemonSet"}, 1),
+        ({"kind": "Job", "spec": {**DEPLOYMENT["spec"], "parallelism": 2}}, 2),
+        ({"kind": "Job", "spec": {**DEPLOYMENT["spec"], "suspend": True}}, 0),
+        ({"kind": "CronJob", "spec": {"jobTemplate": {"spec": DEPLOYMENT["spec"]}}}, 0),
+        ({"kind": "Pod", "spec": DEPLOYMENT["spec"]["template"]["spec"]}, 1),
+        ({"kind": "Service", "spec": {"selector": {"app": "db"}}}, 0),
+        ({"kind": "ConfigMap", "spec": None}, 0),
+    ],
+)
+def test_so_many_of_its_pods_are_waited_for(change: dict[str, Any], pods: int):
+    assert pods_wanted(service({**DEPLOYMENT, **change})) == pods
 
 
 def test_its_pods_get_the_runs_config_and_secrets_and_no_more():

@@ -12,6 +12,7 @@ from launch_async.domain.errors import ItemError, Reason, Stage
 from launch_async.domain.item import Item
 from launch_async.domain.job import ImageSource, Job
 from launch_async.domain.macros import fill_macros
+from launch_async.domain.policy import KUBERNETES
 from launch_async.ports.build import BuildOrder
 from launch_async.ports.runner import ImageWork, LaunchOrder, Rehearsing, Work
 
@@ -54,7 +55,10 @@ async def _prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
     if isinstance(target.runner, Rehearsing) and not isinstance(job.source, ImageSource):
         tracked.detail = "asking whether the target would take it"
         unbuilt = ImageWork(image=UNBUILT, entrypoint=entrypoint)
-        await target.runner.rehearse(_order(item, unbuilt, tools))
+        for warning in await target.runner.rehearse(_order(item, unbuilt, tools)):
+            tools.warnings.add(tracked, warning)
+    if item.spec.additional_services and item.spec.resource != KUBERNETES:
+        tools.warnings.add(tracked, "additional services run on Kubernetes only: there are none")
     work = await target.builder.build(
         BuildOrder(item=item, job=job, entrypoint=entrypoint, progress=tracked)
     )
@@ -63,15 +67,16 @@ async def _prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
 
 def _order(item: Item, work: Work, tools: Tools) -> LaunchOrder:
     image = work.image if isinstance(work, ImageWork) else None
-    own_macros = macro_table(item, image=image)
+    macros = {**tools.macros, **macro_table(item, image=image)}
     return LaunchOrder(
         origin=origin_of(item, tools),
         work=work,
         args=item.spec.overrides.args,
         environment=run_environment(item, base_url=tools.base_url, image=image),
         secrets=run_secrets(item, agent_key=tools.api_key),
-        resource_args=fill_macros(_for_runner(item), {**tools.macros, **own_macros}),
+        resource_args=fill_macros(_for_runner(item), macros),
         entrypoint_asked=bool(item.spec.overrides.entry_point),
+        services=tuple(fill_macros(one, macros) for one in item.spec.additional_services),
     )
 
 

@@ -13,6 +13,7 @@ from launch_async.config.model import LaunchConfig, QueueConfig
 from launch_async.config.sources import NO_QUEUE, Settled, http_timeout_seconds
 from launch_async.config.traps import Trap, find_traps
 from launch_async.domain.errors import ConfigError
+from launch_async.kit.addresses import is_loopback
 from launch_async.wire.network import ca_file_of, tls_of
 
 Row = tuple[str, str, str]
@@ -59,6 +60,8 @@ def check_config(
     base_url = find_base_url(environ, home=home, working_dir=working_dir)
     traps = [Trap("", warning) for warning in settled.loaded.warnings]
     traps += find_traps(settled, environ)
+    if config.agent.kubernetes is not None and is_loopback(base_url):
+        traps.append(Trap("API", _loopback(base_url)))
     try:
         find_login(environ, home=home, working_dir=working_dir)
     except ConfigError as error:
@@ -73,6 +76,13 @@ def check_config(
     for trap in traps:
         click.echo(f"warning: {trap.where}: {trap.text}" if trap.where else f"warning: {trap.text}")
     click.echo(f"the settings are valid; warnings: {len(traps)}")
+
+
+def _loopback(base_url: str) -> str:
+    return (
+        f"{base_url} is this machine itself, where no pod of a cluster finds it: give the agent"
+        " another address, or set WANDB_BASE_URL in the `env` of the queues' containers"
+    )
 
 
 def _rows(settled: Settled, config: LaunchConfig) -> Iterator[Row]:

@@ -12,11 +12,11 @@ import click
 
 from launch_async import __version__
 
-SUBCOMMANDS = ("admin", "agent", "item", "server", "up")
+SUBCOMMANDS = ("admin", "agent", "fetch-code", "item", "server", "up")
 
 
 class Subcommands(click.Group):
-    """Finds the command `NAME` in `launch_async.cli.NAME`."""
+    """Finds the command `NAME` in `launch_async.cli.NAME`, dashes as underscores."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Names for the help text."""
@@ -26,9 +26,8 @@ class Subcommands(click.Group):
         """The command, or None for a name that is not one."""
         if cmd_name not in SUBCOMMANDS:
             return None
-        command: click.Command = getattr(
-            importlib.import_module(f"launch_async.cli.{cmd_name}"), cmd_name
-        )
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(importlib.import_module(f"launch_async.cli.{name}"), name)
         return command
 
 

@@ -98,7 +98,11 @@ async def open_targets(
             state_dir, jobs, keep=keep_of(limits.environments_days, limits.environments_mb)
         )
         kubernetes = kubernetes_runner(
-            config.agent.kubernetes, environ=environ, state_dir=state_dir, logins=logins
+            config.agent.kubernetes,
+            environ=environ,
+            state_dir=state_dir,
+            logins=logins,
+            git=config.agent.git,
         )
         stack.push_async_callback(kubernetes.close)
         images, pushed = (
@@ -121,7 +125,12 @@ async def open_targets(
             "local-process": Target(runner=process, builder=Slotted(environments, slots)),
             "local-container": Target(runner=docker, builder=images),
             "kubernetes": Target(
-                runner=kubernetes, builder=Pushed(pushed, destination=building.destination)
+                runner=kubernetes,
+                builder=Pushed(
+                    pushed,
+                    destination=building.destination,
+                    builds=building.type != "noop",
+                ),
             ),
         }
         plugins = plugin_targets(state_dir, jobs, slots=slots, taken=ours)

@@ -58,6 +58,7 @@ def image_maker(
     return ImageMaker(
         code=code,
         builder=builder_of(section, connection, logins, folder=private),
+        runs_fetch=not on_engine,
         stores=stores,
         bases=registry,
         ready=ready,

@@ -7,9 +7,11 @@ from typing import NamedTuple
 from launch_async.adapters.runners.kubernetes.clusters import connector
 from launch_async.adapters.runners.kubernetes.policy import KubernetesPolicy
 from launch_async.adapters.runners.kubernetes.runner import KubernetesRunner
+from launch_async.compose.fetching import CodeContainers
 from launch_async.config.kubernetes import KubernetesSection
 from launch_async.config.paths import home_path
 from launch_async.domain.errors import ItemError, Reason, Stage
+from launch_async.domain.git import GitSettings
 from launch_async.domain.item import Item
 from launch_async.domain.job import ImageSource
 from launch_async.ports.build import Builder, BuildOrder
@@ -33,8 +35,11 @@ def kubernetes_runner(
     environ: Mapping[str, str],
     state_dir: Path,
     logins: RegistryLogins,
+    git: GitSettings,
 ) -> KubernetesRunner:
     """The runner; without a section it looks only where it has made something before.
+
+    `git`: how pods fetch the code of jobs that are not built.
 
     Raises:
         ConfigError: the kubeconfig's path is in a home folder that is not there.
@@ -52,6 +57,7 @@ def kubernetes_runner(
         folder=state_dir / "kubernetes",
         policy=policy_of(given),
         logins=logins,
+        code=CodeContainers(given.code_image, git, environ),
         searches=section is not None,
         namespaces=looks.namespaces,
         kinds=looks.kinds,
@@ -88,16 +94,20 @@ def looks_of(section: KubernetesSection) -> Looks:
 class Pushed:
     """A `Builder` of images, of which those that it makes are in a registry."""
 
-    def __init__(self, builder: Builder, *, destination: str | None) -> None:
+    def __init__(self, builder: Builder, *, destination: str | None, builds: bool) -> None:
+        """`builds`: whether it builds anything, or all code runs in a base image."""
         self._builder = builder
         self._destination = destination
+        self._builds = builds
 
     async def build(self, order: BuildOrder) -> Work:
-        """As `Builder.build`; raises ItemError when there is no registry."""
-        if self._destination is None and not isinstance(order.job.source, ImageSource):
+        """As `Builder.build`; raises ItemError when an image is to be built for no registry."""
+        ready = isinstance(order.job.source, ImageSource) or order.job.base_image
+        if self._destination is None and self._builds and not ready:
             raise ItemError(
                 "A cluster pulls its images from a registry, and this agent pushes to none: let its"
-                " operator set builder.destination, or push an image job.",
+                " operator set builder.destination, give the job a base image, or push an image"
+                " job.",
                 reason=Reason.TARGET_UNSUPPORTED,
                 stage=Stage.BUILD,
             )

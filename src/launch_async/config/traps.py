@@ -17,15 +17,17 @@ _LATER = ("sagemaker", "gcp-vertex")
 _SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH")
 _SHORT_POLL_SECONDS = 1.0
 _FOR_EVER = "a run that never starts holds its slot for ever"
-_NO_EFFECT_VARIABLES = (
-    "WANDB_RELEASE_NAME",
-    "WANDB_LAUNCH_SERVICE_ACCOUNT_NAME",
-    "WANDB_LAUNCH_KANIKO_PVC_NAME",
-    "WANDB_LAUNCH_KANIKO_PVC_MOUNT_PATH",
-    "WANDB_LAUNCH_KANIKO_AUTH_SECRET",
-    "WANDB_LAUNCH_CODE_PVC_NAME",
-    "WANDB_LAUNCH_CODE_PVC_MOUNT_PATH",
+_OWN_SECRETS = "has no effect: each run has a Secret of its own, which goes with the run"
+_OWN_FOLDERS = (
+    "has no effect: pods fetch code that is not built into a folder of their own "
+    "(docs/kubernetes-runs.md)"
 )
+_NO_EFFECT_VARIABLES = {
+    "WANDB_RELEASE_NAME": _OWN_SECRETS,
+    "WANDB_LAUNCH_CODE_PVC_NAME": _OWN_FOLDERS,
+    "WANDB_LAUNCH_CODE_PVC_MOUNT_PATH": _OWN_FOLDERS,
+}
+"""Variables of W&B's agent that are for what is done here in another way."""
 
 
 class Trap(msgspec.Struct, frozen=True):
@@ -47,9 +49,9 @@ def find_traps(settled: Settled, environ: Mapping[str, str]) -> Iterator[Trap]:
     yield from _state(settled)
     for key, text in cloud_traps(settled.config):
         yield Trap(settled.origin(key, key.partition(".")[0]), text)
-    for name in _NO_EFFECT_VARIABLES:
+    for name, why in _NO_EFFECT_VARIABLES.items():
         if environ.get(name):
-            yield Trap(name, "is for Kubernetes and has no effect yet")
+            yield Trap(name, why)
 
 
 def _limits(settled: Settled) -> Iterator[Trap]:

@@ -6,7 +6,8 @@ W&B's agent refuses to queues too (launch-features.md K14); the rest in secure_m
 that are about pods (§1.4); those for local-container and local-process are ours.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -50,6 +51,9 @@ PROGRAM_VARIABLES = frozenset(
 """Variables that choose which code runs, or to whom it reports; for local resources."""
 
 KUBERNETES = "kubernetes"
+
+_TOKEN_OF_AN_ACCOUNT = "kubernetes.io/service-account-token"  # noqa: S105 - a type of Secrets
+"""A Secret of this type gets the token of whichever service account it names."""
 
 _SAME_RESOURCE = {"vertex": "gcp-vertex"}
 _LOCAL = frozenset({"local-process", "local-container"})
@@ -111,7 +115,8 @@ def openings(spec: RunSpec, defaults: QueueDefaults | None) -> tuple[str, ...]:
     queue_args = {} if defaults is None else defaults.args
     variables = {} if defaults is None else defaults.variables
     changes = _differences(queue_args, spec.resource_args, variables)
-    return _few(".".join(change.path) for change in changes if _opens(change))
+    opening = (".".join(change.path) for change in changes if _opens(change))
+    return _few(chain(opening, _of_services(spec, _opens)))
 
 
 def _few(paths: Iterable[str]) -> tuple[str, ...]:
@@ -133,12 +138,22 @@ def _changed(spec: RunSpec, defaults: QueueDefaults | None) -> Iterator[str]:
     for change in _differences(queue_args, spec.resource_args, variables):
         if _is_locked(change, spec.resource):
             yield ".".join(change.path)
+    if spec.resource == KUBERNETES:
+        yield from _of_services(spec, lambda change: _is_locked(change, KUBERNETES))
     if spec.resource not in _LOCAL:
         return
     before, after = _variables_of(queue_args), _variables_of(spec.resource_args)
     for name in sorted(PROGRAM_VARIABLES):
         if not _same(before.get(name, _ABSENT), after.get(name, _ABSENT), variables):
             yield f"env.{name}"
+
+
+def _of_services(spec: RunSpec, is_wanted: Callable[[_Change], bool]) -> Iterator[str]:
+    """What an item brings to run beside it is all its own: no queue has such."""
+    for index, config in enumerate(spec.additional_services):
+        for change in _differences({}, config, {}):
+            if is_wanted(change):
+                yield ".".join(("additional_services", str(index), *change.path))
 
 
 def _replaces_command(spec: RunSpec, defaults: QueueDefaults | None) -> bool:
@@ -165,7 +180,7 @@ def _opens(change: _Change) -> bool:
     given = not isinstance(after, _Absent) and after is not None and after != ""
     if path[0] in CLUSTER_KEYS or not LOOSENING_KEYS.isdisjoint(path):
         return given or not isinstance(change.before, _Absent)
-    if not OPENING_KEYS.isdisjoint(path):
+    if not OPENING_KEYS.isdisjoint(path) or after == _TOKEN_OF_AN_ACCOUNT:
         return given
     return _unconfines(path, after)
 

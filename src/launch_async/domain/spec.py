@@ -37,6 +37,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     run_id: RunId | None = None
     author: str | None = None
     sweep_id: str | None = None
+    additional_services: tuple[dict[str, Any], ...] = ()
+    """What is to run beside the run on Kubernetes: manifests of any kind."""
     scheduler: bool = False
     """Whether it is a sweep's scheduler: it launches items itself and has a limit of its own."""
     resume_count: int = 0

@@ -24,7 +24,7 @@ from launch_async.domain.job import ArtifactSource, GitSource, ImageSource
 from launch_async.images.bases import Bases
 from launch_async.images.builds import Builds, Plan
 from launch_async.images.contexts import Contexts
-from launch_async.images.mounted import mounted
+from launch_async.images.mounted import fetched, mounted
 from launch_async.images.notes import noted
 from launch_async.images.recipe import RecipeOrder, recipe_of
 from launch_async.images.settings import (
@@ -63,6 +63,7 @@ class ImageMaker:
         *,
         code: CodeStore,
         builder: ImageBuilder | None,
+        runs_fetch: bool = False,
         stores: Sequence[ImageStore],
         bases: ImageStore,
         ready: Callable[[], Awaitable[None]],
@@ -71,11 +72,13 @@ class ImageMaker:
         slots: anyio.CapacityLimiter,
         keep: Keep,
     ) -> None:
-        """`builder` None: nothing is built, code runs in a base image. `stores` are where images
-        are looked for, and `bases` where their bases come from; `ready` raises `Unavailable` when
-        nothing should be built now; `folder` is its own.
+        """`builder` None: nothing is built, code runs in a base image. `runs_fetch`: runs get such
+        code by themselves, it is not needed here. `stores` are where images are looked for, and
+        `bases` where their bases come from; `ready` raises `Unavailable` when nothing should be
+        built now; `folder` is its own.
         """
         self._code = code
+        self._runs_fetch = runs_fetch
         self._stores = stores
         self._folder = folder
         self._settings = settings
@@ -118,6 +121,9 @@ class ImageMaker:
                 image=checked_reference(source.image, "The job's image"),
                 entrypoint=order.entrypoint,
             )
+        unbuilt = self._building is None or order.job.base_image
+        if unbuilt and self._runs_fetch:
+            return fetched(order, source, self._settings)
         order.progress.say("fetching the code")
         if self._building is None or order.job.base_image:
             return await self._mounted(order, source)

@@ -7,11 +7,23 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 
 from launch_async.domain.ids import ItemId, QueueRef, RunRef
+from launch_async.domain.job import ArtifactSource, GitSource
 from launch_async.domain.run import FoundRun, Origin, RunHandle, RunStatus
 from launch_async.domain.secret import Secret
 
 CODE_DIRECTORY = "/mnt/wandb"
 """Where W&B's agent mounts the code of jobs that are not built (launch-features.md B9)."""
+
+
+class FetchedCode(msgspec.Struct, frozen=True, kw_only=True):
+    """A job's code that its run fetches itself before it begins."""
+
+    source: ArtifactSource | GitSource
+    installs: bool = False
+    """Whether the run's entry point is one that `images/starting.py` has made: it installs what the
+    code needs first."""
+    working_dir: str = ""
+    """Folder within the code where the run starts."""
 
 
 class ImageWork(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +34,8 @@ class ImageWork(msgspec.Struct, frozen=True, kw_only=True):
     code: Path | None = None
     """Folder whose content the run gets at `CODE_DIRECTORY`, as a copy that it may write to, and
     where it starts; None: the image has all that it needs."""
+    fetch: FetchedCode | None = None
+    """In place of `code`, for targets that are elsewhere: what the run gets at `CODE_DIRECTORY`."""
     warnings: tuple[str, ...] = ()
     """What the item's user should know of how it was made."""
 
@@ -57,6 +71,8 @@ class LaunchOrder(msgspec.Struct, frozen=True, kw_only=True):
     entrypoint_asked: bool = False
     """Whether the item itself gave the work's entry point, not its job: it then goes before what
     the resource config has."""
+    services: tuple[Mapping[str, Any], ...] = ()
+    """What is to run beside the run, where the backend can: manifests, macros filled."""
 
     @property
     def item_id(self) -> ItemId:
@@ -142,8 +158,10 @@ class Runner(Protocol):
 class Rehearsing(Protocol):
     """A runner whose backend can say, before anything is built, that it would refuse a run."""
 
-    async def rehearse(self, order: LaunchOrder) -> None:
+    async def rehearse(self, order: LaunchOrder) -> Sequence[str]:
         """Ask without starting anything; the image in `order.work` is a stand-in.
+
+        Returns what the item's user should know of it.
 
         Raises:
             ItemError: the backend would refuse it.

@@ -42,6 +42,10 @@ class _WireDocker(msgspec.Struct, frozen=True):
     docker_image: str | None = None
 
 
+class _WireService(msgspec.Struct, frozen=True):
+    config: dict[str, Any] | None = None
+
+
 class _WireSpec(msgspec.Struct, frozen=True, kw_only=True):
     entity: str
     project: str
@@ -52,6 +56,7 @@ class _WireSpec(msgspec.Struct, frozen=True, kw_only=True):
     resource: str | None = None
     resource_args: dict[str, dict[str, Any] | None] | None = None
     overrides: _WireOverrides | None = None
+    additional_services: tuple[_WireService, ...] | None = None
     name: str | None = None
     run_id: str | None = None
     author: str | None = None
@@ -122,6 +127,9 @@ def decode_run_spec(data: Any) -> RunSpec:
         run_id=RunId(wire.run_id) if wire.run_id else None,
         author=wire.author,
         sweep_id=wire.sweep_id,
+        additional_services=tuple(
+            service.config for service in wire.additional_services or () if service.config
+        ),
         scheduler=wire.uri == SCHEDULER_URI,
         resume_count=wire.resume_count or 0,
         api_key=Secret(wire.api_key) if wire.api_key else None,

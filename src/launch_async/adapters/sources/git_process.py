@@ -77,7 +77,7 @@ class Git:
             ItemError: a password of the settings cannot be read.
         """
         self.folder = folder
-        logins = _logins(remote, settings, environ, login)
+        logins = logins_for(remote, settings, environ, login)
         self._secrets = [password for _, _, password in logins]
         self._options = _options([server for server, _, _ in logins])
         self._environment = _environment(settings, environ, folder)
@@ -149,13 +149,17 @@ async def _read(stream: ByteReceiveStream, tail: ByteTail, ended: anyio.Event) -
     ended.set()
 
 
-def _logins(
+def logins_for(
     remote: GitRemote,
     settings: GitSettings,
     environ: Mapping[str, str],
     own: Secret[str] | None,
 ) -> list[tuple[str, str, Secret[str]]]:
-    """Server, user and password; the first for a server counts."""
+    """Server, user and password; the first for a server counts.
+
+    Raises:
+        ItemError: a password of the settings cannot be read.
+    """
     found: dict[str, tuple[str, str, Secret[str]]] = {}
     if own is not None and remote.server is not None:
         user, _, password = own.reveal().partition(":")

@@ -138,9 +138,12 @@ class KubeCluster:
         body: Mapping[str, Any],
         *,
         dry_run: bool = False,
+        strict: bool = False,
         warnings: list[str] | None = None,
     ) -> bytes:
         """Post an object to a collection, or to what a subresource does.
+
+        `strict`: fields that it does not know are refused; a server before 1.25 takes no notice.
 
         One that has a name is sent again when nobody knows whether it arrived: `exists` may then
         mean that it did. What the API server warns of is appended to `warnings`: deprecated
@@ -152,7 +155,8 @@ class KubeCluster:
                 method="POST",
                 path=path,
                 verb="create",
-                params=_changing(dry_run=dry_run),
+                params=_changing(dry_run=dry_run)
+                | ({"fieldValidation": "Strict"} if strict else {}),
                 body=msgspec.json.encode(body),
                 repeatable=named or dry_run,
             )

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import msgspec
 
+from launch_async.adapters.runners.kubernetes.dropped import refuses_unknown_fields
 from launch_async.adapters.runners.kubernetes.kinds import Kinds
 from launch_async.adapters.runners.kubernetes.spots import ClusterKey
 from launch_async.ports.backends import BackendView
 from launch_async.wire.kubernetes.cluster import KubeCluster
+from launch_async.wire.kubernetes.errors import KubeRefused
 
 OWN = ClusterKey()
 
@@ -22,6 +24,17 @@ class Cluster:
         self.key = key
         self.api = api
         self.kinds = Kinds(api)
+        self._refuses_unknown: bool | None = None
+
+    async def refuses_unknown_fields(self) -> bool:
+        """Whether it does so when asked to; asked once."""
+        if self._refuses_unknown is None:
+            try:
+                version = await self.api.get("/version")
+            except KubeRefused:
+                version = b""
+            self._refuses_unknown = refuses_unknown_fields(version)
+        return self._refuses_unknown
 
 
 class Clusters:

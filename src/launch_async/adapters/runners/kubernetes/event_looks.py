@@ -8,14 +8,17 @@ import anyio
 import msgspec
 import structlog
 
+from launch_async.adapters.runners.kubernetes.events_text import event_warnings
 from launch_async.adapters.runners.kubernetes.objects import Event
 from launch_async.adapters.runners.kubernetes.watches import Station
 from launch_async.domain.errors import Unavailable
+from launch_async.domain.run import RunState, RunStatus
 from launch_async.wire.kubernetes.errors import KubeRefused, decoded
 
 PATIENCE_SECONDS = 10.0
 """How long a run may take to begin before anybody is asked."""
 AGAIN_SECONDS = 30.0
+
 _AT_ONCE = 2
 _OBJECTS = 3
 """The run's own and a few of its pods."""
@@ -34,6 +37,10 @@ class EventLooks:
         self._places = anyio.CapacityLimiter(_AT_ONCE)
         self._refused = False
 
+    def begin(self) -> "RunEvents":
+        """The looks for one run."""
+        return RunEvents(self)
+
     async def of(self, station: Station, item: str, uid: str) -> tuple[Event, ...]:
         """Events of a run's object and pods; () when nobody says, which is no fault of the run."""
         pods = [pod.metadata.uid for pod in station.pods.there(item)]
@@ -48,6 +55,39 @@ class EventLooks:
         except Unavailable as error:
             log.debug("events are not read", why=str(error))
         return ()
+
+
+class RunEvents:
+    """When to ask for one run: while it does not begin, or its node is lost."""
+
+    def __init__(self, looks: EventLooks) -> None:
+        self._looks = looks
+        self._ask_at = anyio.current_time() + PATIENCE_SECONDS
+
+    def is_due(self, status: RunStatus) -> bool:
+        """Whether it is time to ask, where the run is as `status` says."""
+        return anyio.current_time() >= self._ask_at and _is_in_doubt(status)
+
+    async def of(self, station: Station, item: str, uid: str) -> tuple[Event, ...]:
+        """As `EventLooks.of`; the next look is due after a while."""
+        found = await self._looks.of(station, item, uid)
+        self._ask_at = anyio.current_time() + AGAIN_SECONDS
+        return found
+
+
+def with_events(status: RunStatus, events: Sequence[Event]) -> RunStatus:
+    """With what events tell beside it: an autoscaler that adds no node, a node that is gone."""
+    told = event_warnings(events)
+    if not told or not _is_in_doubt(status):
+        return status
+    warning = "; ".join(filter(None, (status.warning, *told)))
+    return msgspec.structs.replace(status, warning=warning)
+
+
+def _is_in_doubt(status: RunStatus) -> bool:
+    """Of a cluster that does not answer nothing need be asked: then there is no warning."""
+    unknown = status.state is RunState.UNKNOWN and bool(status.warning)
+    return unknown or status.state is RunState.STARTING
 
 
 async def _about(station: Station, uid: str) -> Sequence[Event]:

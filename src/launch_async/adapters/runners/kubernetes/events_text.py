@@ -29,16 +29,12 @@ _TOLD = {
     "NotTriggerScaleUp": "the cluster adds no node for it",
     "NodeNotReady": "its node does not answer",
     "TaintManagerEviction": "its node is given up",
-    "Preempting": "it makes room for something more important",
-    "Preempted": "it makes room for something more important",
-    "Evicted": "its node puts it out",
     "ExceededGracePeriod": "it did not end in time",
     "FailedKillPod": "its node cannot end it",
-    "OOMKilling": "its node has no memory left",
-    "SystemOOM": "its node has no memory left",
     "UnknownCompletionMode": "the cluster does not know its completionMode",
 }
-"""Events that are worth a warning beside what the states of objects tell."""
+"""Events worth a warning of runs that do not begin or whose node is lost, beside what the states of
+objects tell."""
 
 _COUNTS = re.compile(r"^\d+/\d+ nodes are available: ")
 _TAIL = re.compile(r"\.? (?:preemption: |no new claims to deallocate).*$", re.DOTALL)
@@ -83,8 +79,15 @@ def latest(events: Iterable[Event], uid: str, reasons: Iterable[str]) -> Event |
 def event_warnings(events: Iterable[Event]) -> tuple[str, ...]:
     """What events tell that no state of an object does, oldest first, each once."""
     told = (
-        f"{_TOLD[one.reason]} ({one.reason}): {short(one.message)}"
+        f"{_TOLD[one.reason]} ({one.reason}): {_steady(one.message)}"
         for one in sorted(events, key=lambda one: one.at)
         if one.reason in _TOLD
     )
     return tuple(dict.fromkeys(told))
+
+
+def _steady(message: str) -> str:
+    """Without how many nodes lack what, and in a fixed order."""
+    head, colon, listed = " ".join(message.split()).rpartition(": ")
+    reasons = {_NUMBER.sub("", part) for part in _NEXT_REASON.split(listed)}
+    return short(head + colon + "; ".join(sorted(reasons)))

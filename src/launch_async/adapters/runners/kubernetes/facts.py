@@ -2,7 +2,7 @@
 
 import msgspec
 
-from launch_async.adapters.runners.kubernetes.objects import Meta
+from launch_async.adapters.runners.kubernetes.objects import Annotations, Meta
 from launch_async.adapters.runners.kubernetes.spots import Spot
 from launch_async.domain.ids import ItemId, RunId
 from launch_async.domain.run import FoundRun, Origin, RunHandle, Trace
@@ -20,18 +20,21 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """The value of its label."""
     identity: str
     image: str = ""
+    code_image: str = ""
+    """Of the container that fetches its code, if there is one."""
 
 
 def handle_of(spot: Spot, meta: Meta, identity: str, origin: Origin | None) -> RunHandle:
     """The handle of an object; the same from whoever reads it."""
-    labels = meta.label()
+    labels, annotations = meta.label(), meta.annotations or Annotations()
     facts = Facts(
         spot=spot,
         name=meta.name,
         uid=meta.uid,
         item=labels.item,
         identity=identity,
-        image=meta.annotations.image if meta.annotations else "",
+        image=annotations.image,
+        code_image=annotations.code_image,
     )
     return RunHandle(
         backend=BACKEND,

@@ -158,12 +158,12 @@ def give_code(
     own: Sequence[Container],
     fetch: CodeFetch,
     *,
-    base_url: str | None,
     secret_keys: Mapping[str, Document],
 ) -> None:
     """Have the code fetched into each pod of the run before it begins in its folder.
 
     The fetching container is the last of those that prepare, as earlier ones may make its network.
+    The run's own containers have their variables: it finds the service where they do.
     """
     mount = {"name": CODE_VOLUME, "mountPath": CODE_DIRECTORY}
     places = {container.path for container in own}
@@ -179,13 +179,35 @@ def give_code(
             "name": FETCH_CONTAINER,
             "image": fetch.image,
             "volumeMounts": [dict(mount)],
+            **_size_of(running[0]),
         }
         for key, words in (("command", fetch.command), ("args", fetch.args)):
             if words:
                 fetching[key] = [literal(word) for word in words]
-        environment = {**({BASE_URL: base_url} if base_url else {}), **fetch.environment}
-        give_variables(Container(pod.spec_path, fetching), environment, secret_keys)
+        give_variables(Container(pod.spec_path, fetching), fetch.environment, secret_keys)
+        fetching["env"] += address_entries(running[0])
         _append(pod.spec, "initContainers", fetching, pod.spec_path)
+
+
+def address_entries(container: Container) -> list[Document]:
+    """The entries of its `env` that say where the service is: at most one."""
+    entries = read_objects(container.fields, "env", container.path)
+    return [dict(entry) for entry in entries if entry.get("name") == BASE_URL][-1:]
+
+
+def _size_of(container: Container) -> Document:
+    """The processor and memory of the run are free until it begins; quotas want them named."""
+    resources = read_object(container.fields, "resources", container.path)
+    path = (*container.path, "resources")
+    sizes = {
+        kind: {
+            name: amount
+            for name, amount in read_object(resources, kind, path).items()
+            if name in ("cpu", "memory")
+        }
+        for kind in ("requests", "limits")
+    }
+    return {"resources": sizes} if any(sizes.values()) else {}
 
 
 def give_pull_secret(pod: PodTemplate, name: str) -> None:

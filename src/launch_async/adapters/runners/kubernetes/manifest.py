@@ -6,7 +6,7 @@ that a config has and that is not said here is left as it is: a Job waits in a q
 example, by its label `kueue.x-k8s.io/queue-name` in `metadata`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from launch_async.adapters.runners.kubernetes.fields import (
 from launch_async.adapters.runners.kubernetes.injection import (
     FETCH_KEY_PREFIX,
     CodeFetch,
+    address_entries,
     give_code,
     give_command,
     give_image,
@@ -33,10 +34,12 @@ from launch_async.adapters.runners.kubernetes.injection import (
     secret_keys_of,
 )
 from launch_async.adapters.runners.kubernetes.names import (
+    CODE_IMAGE_ANNOTATION,
     DEFAULT_PREFIX,
     IMAGE_ANNOTATION,
     MANAGED_BY,
     MANAGED_LABEL,
+    SERVICES_ANNOTATION,
     TTL_ANNOTATION,
     WANDB_RUN_LABEL,
     is_dns_label,
@@ -52,6 +55,7 @@ from launch_async.adapters.runners.kubernetes.restricted import restrict
 from launch_async.adapters.runners.kubernetes.shapes import Shape, complete
 from launch_async.domain.environment import BASE_URL
 from launch_async.domain.macros import fill_macros
+from launch_async.kit.addresses import is_loopback
 from launch_async.ports.runner import ImageWork, LaunchOrder
 
 UNKNOWN_IMAGE = "image.invalid/not-known-yet"
@@ -92,6 +96,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Secret that the pods wait for; None: the run has no secrets."""
     pull_secret_name: str | None = None
     """Secret with logins of registries; None: the pods name none of ours."""
+    warnings: tuple[str, ...] = ()
+    """What the item's user should know of it."""
 
     def owner_reference(self, uid: str) -> dict[str, str]:
         """What names the object as the owner of another: the cluster removes that one with it."""
@@ -160,8 +166,8 @@ def make_manifest(
     )
     pods = pod_templates(body)
     _fill(pods, order, manifest, image, plain=shape.is_plain, fetch=fetch)
-    _mark_all(pods, order, shape, body)
-    return manifest
+    _mark_all(pods, order, shape, body, fetch=fetch)
+    return msgspec.structs.replace(manifest, warnings=tuple(_warnings(pods)))
 
 
 def _name(body: Document, namespace: str, order: LaunchOrder) -> str:
@@ -201,7 +207,7 @@ def _fill(
         give_variables(container, order.environment, keys)
     if fetch is not None:
         keys |= secret_keys_of(manifest.secret_name or "", fetch.secrets, prefix=FETCH_KEY_PREFIX)
-        give_code(pods, own, fetch, base_url=order.environment.get(BASE_URL), secret_keys=keys)
+        give_code(pods, own, fetch, secret_keys=keys)
     for pod in pods:
         if manifest.pull_secret_name is not None:
             give_pull_secret(pod, manifest.pull_secret_name)
@@ -209,7 +215,12 @@ def _fill(
 
 
 def _mark_all(
-    pods: Sequence[PodTemplate], order: LaunchOrder, shape: Shape, body: Document
+    pods: Sequence[PodTemplate],
+    order: LaunchOrder,
+    shape: Shape,
+    body: Document,
+    *,
+    fetch: CodeFetch | None,
 ) -> None:
     """Labels to select by, and where the run comes from.
 
@@ -219,8 +230,30 @@ def _mark_all(
     own = {} if shape.ttl_seconds is None else {TTL_ANNOTATION: str(shape.ttl_seconds)}
     if isinstance(order.work, ImageWork):
         own[IMAGE_ANNOTATION] = order.work.image
+    if fetch is not None:
+        own[CODE_IMAGE_ANNOTATION] = fetch.image
+    if order.services:
+        own[SERVICES_ANNOTATION] = str(len(order.services))
     mark(body, (), {**labels, WANDB_RUN_LABEL: label_value(order.run.run_id)}, origin | own)
     body["metadata"]["labels"].setdefault(MANAGED_LABEL, MANAGED_BY)
     for pod in pods:
         also = {} if pod.path else own  # a pod without a controller is the object itself
         mark(pod.fields, pod.path, labels, {} if shape.is_job else origin | also)
+
+
+def _warnings(pods: Sequence[PodTemplate]) -> Iterator[str]:
+    for pod in pods:
+        for container in pod.containers:
+            for entry in address_entries(container):
+                address = entry.get("value")
+                if isinstance(address, str) and is_loopback(address) and not _is_hosts(pod):
+                    yield (
+                        f"The run looks for W&B at {address}, which in a pod is the pod itself: it"
+                        " will not be found there. Give the agent an address that pods reach, or"
+                        f" set {BASE_URL} in the `env` of the queue's containers."
+                    )
+                    return
+
+
+def _is_hosts(pod: PodTemplate) -> bool:
+    return pod.spec.get("hostNetwork") is True

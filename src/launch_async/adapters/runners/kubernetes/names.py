@@ -26,6 +26,10 @@ ORIGIN_ANNOTATION = "launch-async/origin"
 TTL_ANNOTATION = "launch-async/ttl"
 """Seconds that the queue wants a finished Job to stay."""
 IMAGE_ANNOTATION = "launch-async/image"
+CODE_IMAGE_ANNOTATION = "launch-async/code-image"
+"""The image of the container that fetches the run's code, if there is one."""
+SERVICES_ANNOTATION = "launch-async/services"
+"""How many objects are beside the run."""
 MANAGED_LABEL = "app.kubernetes.io/managed-by"
 MANAGED_BY = "launch-async"
 WANDB_RUN_LABEL = "wandb.ai/run-id"
@@ -56,6 +60,11 @@ def object_name(prefix: str, run_id: str, item_id: str) -> str:
 def pull_secret_name(name: str) -> str:
     """Of the Secret with the registries' logins, beside the object of this name."""
     return f"{name}-pull"
+
+
+def services_secret_name(name: str) -> str:
+    """Of the Secret that owns what runs beside the run of this object."""
+    return f"{name}-services"
 
 
 def label_value(text: str) -> str:

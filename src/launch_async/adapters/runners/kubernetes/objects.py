@@ -41,6 +41,8 @@ class Annotations(_Frozen, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
     origin: str = msgspec.field(default="", name="launch-async/origin")
     ttl: str = msgspec.field(default="", name="launch-async/ttl")
     image: str = msgspec.field(default="", name="launch-async/image")
+    code_image: str = msgspec.field(default="", name="launch-async/code-image")
+    services: str = msgspec.field(default="", name="launch-async/services")
     main_container: str = msgspec.field(default="", name="kubectl.kubernetes.io/default-container")
 
 

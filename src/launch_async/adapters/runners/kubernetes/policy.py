@@ -119,6 +119,8 @@ def _opened(path: Path, key: str, value: Any) -> Iterator[str]:
     opens = _OPENING_KEYS.get(key)
     if opens is not None and opens(value):
         yield key
+    if key == "type" and value == _TOKEN_OF_AN_ACCOUNT:
+        yield "serviceAccountToken"
     if key in _PROFILE_KEYS and isinstance(value, dict) and value.get("type") == "Unconfined":
         yield "unconfined"
     if len(path) > 1 and path[-2] == "annotations" and _unconfines(key, value):
@@ -146,6 +148,7 @@ def _added(value: Any) -> bool:
     return isinstance(value, dict) and bool(value.get("add"))
 
 
+_TOKEN_OF_AN_ACCOUNT = "kubernetes.io/service-account-token"  # noqa: S105 - a type of Secrets
 _ACCOUNT_KEYS = frozenset({"serviceAccountName", "serviceAccount"})
 _PROFILE_KEYS = frozenset({"seccompProfile", "appArmorProfile"})
 _OPENING_KEYS: dict[str, Callable[[Any], bool]] = {

@@ -1,7 +1,7 @@
 """Runs images as objects of Kubernetes clusters: Jobs, pods, and whatever kind a queue names.
 
 ```
-launch: manifest --> create (409: ours?) --> its Secrets, owned by it
+launch: plan --> object (409: ours?) --> what runs beside it, ready --> its Secret, and it begins
 watch:  informers' memory --> verdict; a request only to make sure that an object is gone
 cancel: delete in the foreground, the pods with their grace, until they are gone
 remove: the object, or its time to live begins
@@ -18,12 +18,10 @@ import anyio
 import msgspec
 import structlog
 
+from launch_async.adapters.runners.kubernetes import making
+from launch_async.adapters.runners.kubernetes.beside import wait_ready
 from launch_async.adapters.runners.kubernetes.clusters import OWN, Cluster, Clusters, Connect
-from launch_async.adapters.runners.kubernetes.event_looks import (
-    AGAIN_SECONDS,
-    PATIENCE_SECONDS,
-    EventLooks,
-)
+from launch_async.adapters.runners.kubernetes.event_looks import EventLooks, with_events
 from launch_async.adapters.runners.kubernetes.facts import (
     BACKEND,
     Facts,
@@ -35,15 +33,16 @@ from launch_async.adapters.runners.kubernetes.followed import FollowedLogs
 from launch_async.adapters.runners.kubernetes.informer import Pace
 from launch_async.adapters.runners.kubernetes.kinds import Kind
 from launch_async.adapters.runners.kubernetes.logs import read_tail
-from launch_async.adapters.runners.kubernetes.making import Maker, refused
-from launch_async.adapters.runners.kubernetes.manifest import Manifest, make_manifest, place_of
 from launch_async.adapters.runners.kubernetes.names import label_value
 from launch_async.adapters.runners.kubernetes.objects import Event, Pod
+from launch_async.adapters.runners.kubernetes.plans import CodeFetches, Plan, Planner
 from launch_async.adapters.runners.kubernetes.policy import KubernetesPolicy
-from launch_async.adapters.runners.kubernetes.spots import ClusterKey, Spot, Spots
-from launch_async.adapters.runners.kubernetes.stopping import Stopper, stopped_end
+from launch_async.adapters.runners.kubernetes.pulls import REFRESH_SECONDS, PullLogins
+from launch_async.adapters.runners.kubernetes.spots import Spot, Spots
+from launch_async.adapters.runners.kubernetes.stopping import Stopper, end_left, stopped_end
 from launch_async.adapters.runners.kubernetes.verdicts import judge, judge_gone
 from launch_async.adapters.runners.kubernetes.watches import (
+    Seen,
     Station,
     Watches,
     now,
@@ -66,7 +65,7 @@ from launch_async.domain.run import (
 )
 from launch_async.ports.backends import BackendView
 from launch_async.ports.images import RegistryLogins
-from launch_async.ports.runner import ImageWork, LaunchOrder
+from launch_async.ports.runner import LaunchOrder
 from launch_async.wire.kubernetes.errors import KubeRefused, decoded
 
 JOBS = Kind(api_version="batch/v1", kind="Job", plural="jobs", namespaced=True)
@@ -99,6 +98,8 @@ class KubernetesRunner:
         folder: Path,
         policy: KubernetesPolicy | None = None,
         logins: RegistryLogins | None = None,
+        refresh_seconds: float = REFRESH_SECONDS,
+        code: CodeFetches | None = None,
         searches: bool = True,
         namespaces: Sequence[str] = (),
         kinds: Sequence[tuple[str, str]] = (),
@@ -107,8 +108,8 @@ class KubernetesRunner:
         self._clusters = Clusters(connect)
         self._spots = Spots(folder)
         self._watches = Watches(pace)
-        self._policy = policy or KubernetesPolicy()
-        self._maker = Maker(logins)
+        self._pulls = PullLogins(logins, refresh_seconds=refresh_seconds)
+        self._planner = Planner(self._clusters, policy or KubernetesPolicy(), self._pulls, code)
         self._searches = searches
         self._namespaces = namespaces
         self._kinds = kinds
@@ -122,49 +123,68 @@ class KubernetesRunner:
         """Whether the agent's own cluster answers."""
         await self._clusters.check()
 
-    async def rehearse(self, order: LaunchOrder) -> None:
+    async def rehearse(self, order: LaunchOrder) -> Sequence[str]:
         """A dry run on the API server, with all its admission rules."""
-        cluster, spot, manifest = await self._plan(order, pull_secret=False)
-        try:
-            await cluster.api.create(spot.path(), manifest.body, dry_run=True)
-        except KubeRefused as error:
-            if not error.exists:
-                raise refused(error, manifest) from error
+        return await making.rehearse(await self._planner.plan(order, rehearsal=True))
 
     async def launch(self, order: LaunchOrder) -> RunHandle:
-        """Make the run's object and its Secrets, or find them."""
-        work = _image_work(order)
-        logins = await self._maker.logins(work.image)
-        cluster, spot, manifest = await self._plan(order, pull_secret=bool(logins))
+        """Make the run's object and all that belongs to it, or find them."""
+        plan = await self._planner.plan(order)
+        spot, manifest = plan.spot, plan.manifest
         await self._spots.note(spot)
-        station = self._watches.station(spot, cluster, order.identity)
+        station = self._watches.station(spot, plan.cluster, order.identity)
         await _synced(station)  # what cannot be watched is not begun
         _check_alone(station, order)
         async with self._starts:
-            made = await self._maker.make(cluster, spot, manifest, order, logins)
+            made = await making.begin(plan, order)
         station.born(made.launched)
+        await self._finish(plan, order, made, station)
+        uid = made.launched.metadata.uid
+        warnings = [*manifest.warnings]
         if made.warnings:
-            told = "; ".join(made.warnings)
-            self._warned[made.launched.metadata.uid] = f"The cluster warns: {told}"
+            warnings.append(f"The cluster warns: {'; '.join(made.warnings)}")
+        if warnings:
+            self._warned[uid] = "; ".join(warnings)
+        self._pulls.note(uid, plan.logins)
         who = {"item": order.item_id, "run": order.run.run_id, "queue": order.queue.name}
         said = "run started" if made.fresh else "run found"
         log.info(said, kind=manifest.kind, namespace=manifest.namespace, name=manifest.name, **who)
         return handle_of(spot, made.launched.metadata, order.identity, order.origin)
+
+    async def _finish(
+        self, plan: Plan, order: LaunchOrder, made: making.Made, station: Station
+    ) -> None:
+        """What runs beside it is waited for while its pods wait for their Secret."""
+        item = label_value(order.item_id)
+        try:
+            if plan.services and plan.wait_seconds and not made.whole:
+                async with making.given_up(plan, made):
+                    await wait_ready(
+                        self._watches,
+                        station,
+                        plan.services,
+                        item=item,
+                        within_seconds=plan.wait_seconds,
+                    )
+            async with self._starts:
+                await making.finish(plan, order, made)
+        except Unavailable:
+            raise
+        except BaseException:
+            station.forget(item, made.launched.metadata.uid)
+            raise
 
     async def watch(self, handle: RunHandle) -> AsyncGenerator[RunStatus, None]:
         """Changes as the informers tell of them; needs `serve` to run."""
         facts = facts_of(handle)
         shown: RunStatus | None = None
         events: tuple[Event, ...] = ()
-        ask_at = anyio.current_time() + PATIENCE_SECONDS
+        look = self._events.begin()
         with self._watches.follow(facts.item) as bell:
             while True:
                 status = await self._look(facts, events)
-                if status.state is RunState.STARTING and anyio.current_time() >= ask_at:
-                    events = await self._events.of(
-                        await self._station(facts), facts.item, facts.uid
-                    )
-                    ask_at = anyio.current_time() + AGAIN_SECONDS
+                if look.is_due(status):
+                    events = await look.of(await self._station(facts), facts.item, facts.uid)
                     continue
                 if status != shown:
                     if status.end is not None:
@@ -174,6 +194,8 @@ class KubernetesRunner:
                 if status.end is not None:
                     return
                 shown = status
+                if status.state is RunState.STARTING:
+                    await self._pulls.refresh(await self._station(facts), facts)
                 with anyio.move_on_after(_PAUSES.get(status.state, _SURE_SECONDS)):
                     await bell.wait()
 
@@ -222,9 +244,11 @@ class KubernetesRunner:
         """Let the object go: a Job when its queue wants it, all others at once."""
         facts = facts_of(handle)
         station = await self._station(facts)
-        await self._maker.let_go(station, facts.name, facts.uid)
+        await end_left(station, facts)
+        await making.let_go(station, facts.name, facts.uid)
         station.forget(facts.item, facts.uid)
         self._stopper.forget(facts.uid)
+        self._pulls.forget(facts.uid)
         self._warned.pop(facts.uid, None)
 
     async def serve(self) -> None:
@@ -238,31 +262,6 @@ class KubernetesRunner:
     async def close(self) -> None:
         """Close the connections; runs go on."""
         await self._clusters.close()
-
-    async def _plan(
-        self, order: LaunchOrder, *, pull_secret: bool
-    ) -> tuple[Cluster, Spot, Manifest]:
-        work = _image_work(order)
-        place = place_of(order.resource_args, self._policy)
-        key = ClusterKey(place.config_file, place.context)
-        try:
-            cluster = await self._clusters.get(key)
-        except ConfigError as error:
-            if key == OWN:
-                raise Unavailable(str(error)) from error
-            raise ItemError(str(error), reason=Reason.RESOURCE_ARGS_INVALID) from error
-        manifest = make_manifest(
-            order,
-            self._policy,
-            image=work.image,
-            default_namespace=cluster.api.namespace,
-            pull_secret=pull_secret,
-        )
-        kind = await cluster.kinds.find(manifest.api_version, manifest.kind)
-        if not kind.namespaced:
-            msg = f"{manifest.kind} is of no namespace: runs must be objects of one."
-            raise ItemError(msg, reason=Reason.RESOURCE_ARGS_INVALID)
-        return cluster, Spot(cluster=key, namespace=manifest.namespace, kind=kind), manifest
 
     async def _station(self, facts: Facts) -> Station:
         try:
@@ -282,10 +281,15 @@ class KubernetesRunner:
         seen = station.see(facts.uid)
         if seen is None:
             return await self._ask(station, facts)
+        return self._judge(station, seen, facts, events)
+
+    def _judge(
+        self, station: Station, seen: Seen, facts: Facts, events: Sequence[Event]
+    ) -> RunStatus:
         pods = station.pods.of(facts.item)
         stopped = self._stopper.has_stopped(facts.uid)
         if seen.there:
-            status = judge(seen.launched, pods, events=events, now=now())
+            status = with_events(judge(seen.launched, pods, events=events, now=now()), events)
             if status.end is None or not stopped:
                 return status
             if station.pods.there(facts.item):  # its end is that of its programs
@@ -326,7 +330,9 @@ class KubernetesRunner:
         status = judge(seen.launched, station.pods.of(item), now=now())
         if status.end is not None:
             return Trace.ENDED
-        if status.state is RunState.STARTING and not await self._maker.is_whole(station, name):
+        if status.state is RunState.STARTING and not await making.is_whole(
+            station.cluster, station.spot.namespace, name
+        ):
             return Trace.PREPARED
         return Trace.ALIVE
 
@@ -358,21 +364,6 @@ class KubernetesRunner:
 
 
 _PAUSES = {RunState.STARTING: _STARTING_SECONDS, RunState.UNKNOWN: _RETRY_SECONDS}
-
-
-def _image_work(order: LaunchOrder) -> ImageWork:
-    if not isinstance(order.work, ImageWork):
-        raise ItemError(
-            "kubernetes queues run images, not code: use an image job, or a local-process queue.",
-            reason=Reason.TARGET_UNSUPPORTED,
-        )
-    if order.work.code is not None:
-        raise ItemError(
-            "kubernetes queues cannot run code without an image of it yet: let the agent build one"
-            " (`builder`), or use a local-container queue.",
-            reason=Reason.TARGET_UNSUPPORTED,
-        )
-    return order.work
 
 
 def _say_ended(handle: RunHandle, end: RunEnd) -> None:

@@ -16,6 +16,7 @@ from launch_async.adapters.runners.kubernetes.names import (
     MANAGED_LABEL,
     pull_secret_name,
     run_labels,
+    services_secret_name,
 )
 from launch_async.domain.image import DOCKER_HUB
 from launch_async.ports.images import RegistryLogin
@@ -37,10 +38,26 @@ def secret_body(
     return _secret(metadata, "Opaque", values)
 
 
+def services_secret_body(manifest: Manifest, order: LaunchOrder, owner_uid: str) -> dict[str, Any]:
+    """The Secret of what runs beside the run, and its owner: with the run's secret variables."""
+    values = {name: secret.reveal() for name, secret in order.secrets.items()}
+    metadata = _metadata(manifest, order, services_secret_name(manifest.name), owner_uid)
+    return _secret(metadata, "Opaque", values)
+
+
 def pull_secret_body(
     manifest: Manifest, order: LaunchOrder, owner_uid: str, logins: Mapping[str, RegistryLogin]
 ) -> dict[str, Any]:
     """The Secret with logins by registry (HOST or HOST:PORT), for the nodes that pull images."""
+    metadata = _metadata(manifest, order, pull_secret_name(manifest.name), owner_uid)
+    return {
+        **_secret(metadata, "kubernetes.io/dockerconfigjson", {}),
+        "data": pull_secret_data(logins),
+    }
+
+
+def pull_secret_data(logins: Mapping[str, RegistryLogin]) -> dict[str, str]:
+    """What is in it."""
     auths: dict[str, dict[str, str]] = {}
     for host, login in logins.items():
         password = login.password.reveal()
@@ -50,8 +67,7 @@ def pull_secret_body(
             "auth": _base64(f"{login.username}:{password}"),
         }
     document = msgspec.json.encode({"auths": auths}).decode()
-    metadata = _metadata(manifest, order, pull_secret_name(manifest.name), owner_uid)
-    return _secret(metadata, "kubernetes.io/dockerconfigjson", {".dockerconfigjson": document})
+    return {".dockerconfigjson": _base64(document)}
 
 
 def _metadata(manifest: Manifest, order: LaunchOrder, name: str, owner_uid: str) -> dict[str, Any]:

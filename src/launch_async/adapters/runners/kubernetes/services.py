@@ -1,8 +1,9 @@
 """What runs beside a run: each of W&B's `additional_services` is a manifest of any kind.
 
 It goes into the run's namespace under the name that it gives itself, as the run reaches it by that.
-It is owned by the run's object once that is there, so that it is removed with it; W&B's agent never
-removes any (launch-features.md K15). Its pods are not the run's: they are labelled apart.
+A Secret of the run owns all of them: the cluster removes them with it, whatever their kinds are;
+W&B's agent never removes any (launch-features.md K15). Their pods are not the run's: they are
+labelled apart.
 """
 
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ from launch_async.adapters.runners.kubernetes.names import (
     dns_words,
     label_value,
     service_labels,
+    services_secret_name,
 )
 from launch_async.adapters.runners.kubernetes.pods import pod_templates
 from launch_async.adapters.runners.kubernetes.policy import KubernetesPolicy
@@ -49,12 +51,10 @@ def make_service(
     policy: KubernetesPolicy,
     *,
     run: Manifest,
-    owner_uid: str | None = None,
 ) -> Manifest:
-    """The complete manifest of one service, macros filled in `config` before.
+    """The manifest of one service, macros filled in `config` before; its owner is not there yet.
 
-    `owner_uid`: of the run's object, if it is there already. What an item may open is not looked at
-    here (domain/policy.py).
+    What an item may open is not looked at here (domain/policy.py).
 
     Raises:
         ItemError: the config is wrong, which the text tells with the place; or refused.
@@ -74,16 +74,46 @@ def make_service(
         namespace=run.namespace,
         name=name,
         body=body,
-        secret_name=run.secret_name,
+        secret_name=services_secret_name(run.name),
         pull_secret_name=run.pull_secret_name,
     )
     labels = service_labels(order.origin)
     mark(body, (), {**labels, WANDB_RUN_LABEL: label_value(order.run.run_id)}, {})
     body["metadata"]["labels"].setdefault(MANAGED_LABEL, MANAGED_BY)
-    if owner_uid is not None:
-        body["metadata"]["ownerReferences"] = [run.owner_reference(owner_uid)]
     _fill_pods(service, order, labels)
     return service
+
+
+def owned_body(service: Manifest, run: Manifest, secret_uid: str) -> Document:
+    """What is sent of a service, once the Secret is there that owns it."""
+    owner = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "name": services_secret_name(run.name),
+        "uid": secret_uid,
+    }
+    metadata = {**service.body["metadata"], "ownerReferences": [owner]}
+    return {**service.body, "metadata": metadata}
+
+
+def pods_wanted(service: Manifest) -> int:
+    """How many of its pods must be ready: of kinds that only make some at times, none."""
+    spec = service.body.get("spec")
+    if not isinstance(spec, dict) or not pod_templates(service.body):
+        return 0
+    match service.kind:
+        case "Pod" | "DaemonSet":
+            return 1
+        case "CronJob":
+            return 0
+        case "Job":
+            return 0 if spec.get("suspend") else _number(spec.get("parallelism"))
+        case _:
+            return _number(spec.get("replicas"))
+
+
+def _number(given: Any) -> int:
+    return given if isinstance(given, int) else 1
 
 
 def _name(body: Document, run: Manifest) -> str:

@@ -64,6 +64,7 @@ class Pods:
         self, cluster: Cluster, namespace: str, identity: str, bells: Bells, pace: Pace
     ) -> None:
         self._by_item: dict[str, dict[str, Pod]] = {}
+        self._beside: dict[str, dict[str, Pod]] = {}
         self._gone: set[str] = set()
         self._bells = bells
         self.informer: Informer[Pod] = Informer(
@@ -85,6 +86,10 @@ class Pods:
         """Those that are there now."""
         return tuple(pod for pod in self.of(item) if pod.metadata.uid not in self._gone)
 
+    def beside(self, item: str) -> Sequence[Pod]:
+        """Those of what runs beside this item's run, that are there now."""
+        return tuple(self._beside.get(item, {}).values())
+
     def forget(self, item: str) -> None:
         """Nobody asks for those that are gone any more."""
         for uid in self._gone & self._by_item.get(item, {}).keys():
@@ -93,6 +98,7 @@ class Pods:
     def _changed(self, pod: Pod, gone: bool) -> None:
         item, uid = item_of(pod.metadata), pod.metadata.uid
         if not item:
+            self._changed_beside(pod, gone)
             return
         if gone and item not in self._bells:
             self._drop(item, uid)
@@ -100,6 +106,19 @@ class Pods:
         self._by_item.setdefault(item, {})[uid] = pod
         if gone:
             self._gone.add(uid)
+        self._bells.ring(item)
+
+    def _changed_beside(self, pod: Pod, gone: bool) -> None:
+        item, uid = pod.metadata.label().service_of, pod.metadata.uid
+        if not item:
+            return
+        pods = self._beside.setdefault(item, {})
+        if gone:
+            pods.pop(uid, None)
+        else:
+            pods[uid] = pod
+        if not pods:
+            del self._beside[item]
         self._bells.ring(item)
 
     def _drop(self, item: str, uid: str) -> None:
@@ -167,7 +186,8 @@ class Station:
         """Objects of the same run (its label's value) that are there for another item."""
         seen = map(self.see, self._by_run.get(run, ()))
         there = [one.launched for one in seen if one is not None and one.there]
-        return [one for one in there if item_of(one.metadata) != item]
+        # One without an item runs beside a run.
+        return [one for one in there if item_of(one.metadata) not in ("", item)]
 
     def forget(self, item: str, uid: str) -> None:
         """Nobody asks for it any more, though it may be there until the watch tells otherwise."""
