@@ -93,6 +93,18 @@ def stopped_end(pods: Sequence[Pod]) -> RunEnd:
     return RunEnd(exit_code=next(filter(None, codes), codes[0] if codes else None))
 
 
+async def end_left(station: Station, facts: Facts) -> None:
+    """End the pods of an object that is gone: who deletes it may spare them (`Orphan`)."""
+    seen = station.see(facts.uid)
+    if seen is None or not seen.there:
+        going = {
+            pod.metadata.uid
+            for pod in station.pods.there(facts.item)
+            if pod.metadata.deletion_timestamp
+        }
+        await _end_pods(station, facts, _MARGIN_SECONDS, going)
+
+
 async def _delete(station: Station, facts: Facts, within_seconds: float) -> None:
     grace = math.ceil(within_seconds) if station.spot.kind == PODS else None
     try:
