@@ -10,6 +10,7 @@ import yaml
 
 import launch_async
 from launch_async.cli.main import SUBCOMMANDS, main
+from launch_async.config.cluster_builds import ClusterBuildsSection
 from launch_async.config.images import BuilderSection, DockerSection, RegistryLoginConfig
 from launch_async.config.kubernetes import KubernetesSection, LeaseSection
 from launch_async.config.model import (
@@ -33,6 +34,7 @@ SECTIONS = {
     "orphans": OrphansConfig,
     "retention": RetentionConfig,
     "builder": BuilderSection,
+    "builder.cluster": ClusterBuildsSection,
     "One registry": RegistryLoginConfig,
     "git": GitSettings,
     "docker": DockerSection,

@@ -18,7 +18,7 @@ from launch_async.wire.network import ca_file_of, tls_of
 
 Row = tuple[str, str, str]
 
-_HIDDEN = "builder.build-args."
+_HIDDEN = ("builder.build-args.", "builder.cluster.job.", "builder.kaniko-config.")
 """People put into these what they should not."""
 _UNSET = {
     "entity": "the login's own",

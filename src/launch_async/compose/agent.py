@@ -91,7 +91,14 @@ async def open_agent(
         limits = config.agent.retention
         slots = anyio.CapacityLimiter(config.agent.builds)
         backends = await stack.enter_async_context(
-            open_targets(config, jobs, environ=environ, ca_file=ca_file_of(environ), slots=slots)
+            open_targets(
+                config,
+                jobs,
+                environ=environ,
+                ca_file=ca_file_of(environ),
+                slots=slots,
+                identity=identity,
+            )
         )
         table = Table(journal)
         bundles = BundleFolder(state_dir, keep_of(limits.bundles_days, limits.bundles_mb))

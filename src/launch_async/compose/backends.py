@@ -24,8 +24,9 @@ from launch_async.adapters.runners.process.runner import ProcessRunner
 from launch_async.adapters.sources.cache import CodeCache
 from launch_async.agent.slots import Slotted
 from launch_async.agent.tools import Target
+from launch_async.compose.cluster_builds import cluster_builds, is_in_cluster
 from launch_async.compose.images import image_maker
-from launch_async.compose.kubernetes import Pushed, kubernetes_runner
+from launch_async.compose.kubernetes import Pushed, connect_of, kubernetes_runner
 from launch_async.compose.plugins import plugin_logins, plugin_targets
 from launch_async.config.images import DockerSection, RegistryLoginConfig
 from launch_async.config.model import LaunchConfig
@@ -59,8 +60,11 @@ async def open_targets(
     environ: Mapping[str, str],
     ca_file: Path | None,
     slots: anyio.CapacityLimiter,
+    identity: str,
 ) -> AsyncGenerator[Backends, None]:
     """The targets of this configuration; what they hold open is closed at the end.
+
+    `identity` is the agent's lasting one.
 
     Raises:
         ConfigError: a setting of builders, registries or Docker is wrong.
@@ -105,6 +109,17 @@ async def open_targets(
             git=config.agent.git,
         )
         stack.push_async_callback(kubernetes.close)
+        in_cluster = None
+        if is_in_cluster(building):
+            in_cluster = cluster_builds(
+                building,
+                connect_of(config.agent.kubernetes, environ),
+                logins,
+                environ=environ,
+                identity=identity,
+                insecure=insecure,
+            )
+            stack.push_async_callback(in_cluster.jobs.close)
         images, pushed = (
             image_maker(
                 building,
@@ -118,6 +133,7 @@ async def open_targets(
                 on_engine=on_engine,
                 slots=slots,
                 keep=keep_of(limits.build_logs_days, limits.build_logs_mb),
+                in_cluster=in_cluster.builder if in_cluster else None,
             )
             for folder, on_engine in (("builds", True), ("pushed-builds", False))
         )
@@ -140,6 +156,7 @@ async def open_targets(
                 "code": code.serve,
                 "image builds": images.serve,
                 "pushed image builds": pushed.serve,
+                **({"cluster builds": in_cluster.serve} if in_cluster else {}),
             },
             stores={
                 "environments": environments,

@@ -40,10 +40,12 @@ def image_maker(
     slots: anyio.CapacityLimiter,
     keep: Keep,
     on_engine: bool = True,
+    in_cluster: ImageBuilder | None = None,
 ) -> ImageMaker:
     """For targets that run images on the engine of `connection`, or elsewhere (`on_engine` False).
 
-    `ready`: whether the engine is; `folder` is the maker's own, `private` for logins.
+    `ready`: whether the engine is; `folder` is the maker's own, `private` for logins. `in_cluster`
+    builds for `buildkit`, and for `kaniko` where no engine does.
 
     Raises:
         ConfigError: the section leaves out what its builder needs.
@@ -53,11 +55,13 @@ def image_maker(
         pushes = section.destination is not None
         here = EngineImages(connection, platform=section.platform, pushed=pushes)
         stores = [here, registry] if pushes else [here]
-    elif section.type == "buildkit":
+    elif section.type in {"buildkit", "kaniko"}:
         ready = anyio.lowlevel.checkpoint
+    if on_engine and section.type == "kaniko":
+        in_cluster = None
     return ImageMaker(
         code=code,
-        builder=builder_of(section, connection, logins, folder=private),
+        builder=in_cluster or builder_of(section, connection, logins, folder=private),
         runs_fetch=not on_engine,
         stores=stores,
         bases=registry,
@@ -102,7 +106,7 @@ def builder_of(
             return BuildkitBuilder(
                 _buildkitd(section), logins, folder=folder, cache=section.cache or None
             )
-        case "docker" | "kaniko" | None:  # kaniko builds in a cluster; here is an engine
+        case "docker" | "kaniko" | None:  # with kaniko, only what Docker queues run
             engine = EngineBuilder(connection, logins)
             buildx = BuildxBuilder(connection, logins, folder=folder)
             match section.buildx:

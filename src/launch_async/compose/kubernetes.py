@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from launch_async.adapters.runners.kubernetes.clusters import connector
+from launch_async.adapters.runners.kubernetes.clusters import Connect, connector
 from launch_async.adapters.runners.kubernetes.policy import KubernetesPolicy
 from launch_async.adapters.runners.kubernetes.runner import KubernetesRunner
 from launch_async.compose.fetching import CodeContainers
@@ -47,13 +47,7 @@ def kubernetes_runner(
     given = section or KubernetesSection()
     looks = looks_of(given)
     return KubernetesRunner(
-        connect=connector(
-            config_file=kubeconfig_of(given),
-            context=given.context or None,
-            environ=environ,
-            calls_per_second=given.calls_per_second,
-            burst=given.burst,
-        ),
+        connect=connect_of(section, environ),
         folder=state_dir / "kubernetes",
         policy=policy_of(given),
         logins=logins,
@@ -69,6 +63,22 @@ def kubeconfig_of(section: KubernetesSection) -> Path | None:
     if not section.config_file:
         return None
     return home_path(section.config_file, "agent.kubernetes.config_file")
+
+
+def connect_of(section: KubernetesSection | None, environ: Mapping[str, str]) -> Connect:
+    """What connects clusters as the section says.
+
+    Raises:
+        ConfigError: as `kubernetes_runner`.
+    """
+    given = section or KubernetesSection()
+    return connector(
+        config_file=kubeconfig_of(given),
+        context=given.context or None,
+        environ=environ,
+        calls_per_second=given.calls_per_second,
+        burst=given.burst,
+    )
 
 
 def policy_of(section: KubernetesSection) -> KubernetesPolicy:

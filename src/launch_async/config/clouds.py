@@ -64,11 +64,17 @@ def _registry(block: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
 
 
 def _builder(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if block.get("type") == "kaniko":
-        yield "builder.type", "kaniko has no effect yet: Docker queues build on their engine"
-    if block.get("type") == "kaniko" and not block.get("build-context-store"):
-        yield "builder", "kaniko needs builder.build-context-store (or a volume for contexts)"
-    store = block.get("build-context-store")
+    kind, store = block.get("type"), block.get("build-context-store")
+    cluster = block.get("cluster")
+    claim = isinstance(cluster, Mapping) and cluster.get("context-claim")
+    if kind == "kaniko" and not store and not claim:
+        text = "for W&B's agent, and builder.cluster.context-claim for this one"
+        yield "builder", f"kaniko needs builder.build-context-store {text}"
+    if cluster is not None and kind not in {"kaniko", "buildkit"}:
+        yield "builder.cluster", "builder.cluster has no effect but for kaniko and buildkit"
+    if store:
+        key = "builder.build-context-store"
+        yield key, f"{key} has no effect yet: contexts go by builder.cluster.context-claim"
     if isinstance(store, str) and not _STORES.match(store):
         text = "s3://…, gs://… or https://ACCOUNT.blob.core.windows.net/CONTAINER"
         key = "builder.build-context-store"

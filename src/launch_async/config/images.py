@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from launch_async.config.cluster_builds import ClusterBuildsSection
 from launch_async.domain.errors import ConfigError
 from launch_async.domain.image import ImageRef
 
@@ -39,8 +40,8 @@ class BuilderSection(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """`builder`: how images are built."""
 
     type: Literal["docker", "buildkit", "kaniko", "noop"] | None = None
-    """`docker` builds on the engine, `buildkit` (ours) on a buildkitd, `noop` not at all: code runs
-    in a base image. None: docker."""
+    """`docker` builds on the engine, `buildkit` (ours) on a buildkitd or in the cluster, `kaniko`
+    in the cluster, `noop` not at all: code runs in a base image. None: docker."""
     destination: str | None = None
     """Repository, without a tag, that images are pushed to. None: `registry.uri`, else they stay on
     the engine."""
@@ -74,6 +75,19 @@ class BuilderSection(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """Ours. Seconds that one build may take, its push included."""
     wandb_tags: bool = False
     """Ours. Whether images get the 8-digit tag of W&B's agent beside their own."""
+    cluster: ClusterBuildsSection | None = None
+    """Ours. How builds in the cluster are; with it, buildkit builds there too."""
+    build_job_name: str = "wandb-launch-container-build"
+    """What the names of the Jobs in the cluster begin with."""
+    build_context_store: str | None = None
+    """An object store for build contexts: not supported, name a claim in `cluster`."""
+    kaniko_image: str = "gcr.io/kaniko-project/executor:v1.11.0"
+    """Of kaniko, or of what takes its arguments."""
+    kaniko_config: dict[str, Any] = {}
+    """Laid over kaniko's Jobs, as `cluster.job`."""
+    secret_name: str = ""
+    """A Secret with a cloud's or a registry's login for kaniko, and `secret_key` in it."""
+    secret_key: str = ""
 
 
 class RegistrySection(msgspec.Struct, frozen=True, kw_only=True):

@@ -213,7 +213,7 @@ class LaunchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     registry: dict[str, Any] | None = None
     """Image registry (deprecated by W&B in favour of builder.destination)."""
     builder: dict[str, Any] | None = None
-    """How images are built: type docker, kaniko or noop."""
+    """How images are built: type docker, buildkit, kaniko or noop."""
     loop: Literal["uvloop", "asyncio"] = "uvloop"
     """Event loop. The process runner does not fork from the loop, so uvloop serves both well."""
     agent: AgentSection = AgentSection()
@@ -228,9 +228,7 @@ class LaunchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def unused(self) -> tuple[str, ...]:
         """Settings of W&B's agent that are given but do nothing here yet."""
-        kaniko = (self.builder or {}).get("type") == "kaniko"
-        given = {"environment": bool(self.environment), "builder.type: kaniko": kaniko}
-        return tuple(name for name, is_given in given.items() if is_given)
+        return ("environment",) if self.environment else ()
 
     def building(self) -> BuilderSection:
         """`builder`, checked, with the repository that `registry` names if it names none.
@@ -264,10 +262,6 @@ TOLERANT_SECTIONS: dict[str, frozenset[str]] = {
             "project",
         }
     ),
-    "builder": frozenset(
-        {"build-context-store", "build-job-name", "secret-name", "secret-key"}
-        | {"kaniko-image", "kaniko-config"}
-        | {field.encode_name for field in msgspec.structs.fields(BuilderSection)}
-    ),
+    "builder": frozenset(field.encode_name for field in msgspec.structs.fields(BuilderSection)),
 }  # fmt: skip
 """Sections in which an unknown key is a warning, with the keys that W&B's agent knows."""

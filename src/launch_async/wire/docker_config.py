@@ -64,6 +64,22 @@ def user_config_folder(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
 
 
+async def auths_of(logins: RegistryLogins, images: Iterable[ImageRef]) -> dict[str, dict[str, str]]:
+    """The `auths` of a `config.json` with the logins of these images' registries; secret.
+
+    Docker keeps one login a host: where two images ask for two, the first one's counts.
+
+    Raises:
+        ItemError, Unavailable: as `RegistryLogins.login`.
+    """
+    found: dict[str, RegistryLogin] = {}
+    for image in images:
+        login = await logins.login(image)
+        if login is not None and found.setdefault(config_key(image.host), login) != login:
+            log.warning("one login a registry: that of another image is used", image=image.name)
+    return {host: auth_entry(login) for host, login in found.items()}
+
+
 @asynccontextmanager
 async def docker_config_folder(
     root: Path,
@@ -75,17 +91,12 @@ async def docker_config_folder(
     """A folder below `root` with the logins of these images' registries; deleted after the block.
 
     `like` is the user's own folder: its plug-ins, contexts and settings hold here too, its logins
-    do not. Docker keeps one login a host: where two images ask for two, the first one's counts.
+    do not.
 
     Raises:
-        ItemError, Unavailable: as `RegistryLogins.login`.
+        ItemError, Unavailable: as `auths_of`.
     """
-    found: dict[str, RegistryLogin] = {}
-    for image in images:
-        login = await logins.login(image)
-        if login is not None and found.setdefault(config_key(image.host), login) != login:
-            log.warning("one login a registry: that of another image is used", image=image.name)
-    auths = {host: auth_entry(login) for host, login in found.items()}
+    auths = await auths_of(logins, images)
     folder = await anyio.to_thread.run_sync(partial(_make, root, auths, like=like))
     try:
         yield folder

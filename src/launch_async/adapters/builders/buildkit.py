@@ -1,12 +1,12 @@
 """Builds on a remote `buildkitd` by `buildctl`; images go straight to their registry."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import anyio.to_thread
 import msgspec
 
+from launch_async.adapters.builders.buildctl import build_words, cache_of
 from launch_async.adapters.builders.context import bases_of, dockerfile_of, images_of
 from launch_async.adapters.builders.faults import build_error, is_denied, is_push
 from launch_async.adapters.builders.output import Output, open_output
@@ -142,26 +142,9 @@ class BuildkitBuilder:
         return [self._program, f"--addr={server.address}", *options]
 
     def _command(self, build: ImageBuild, dockerfile: Path, cache: ImageRef | None) -> list[str]:
-        options = {"filename": dockerfile.name}
-        options |= {"platform": build.platform} if build.platform else {}
-        options |= {"target": build.target} if build.target else {}
-        options |= {f"build-arg:{name}": value for name, value in build.build_args.items()}
-        options |= {f"label:{name}": value for name, value in build.labels.items()}
-        names = ",".join(str(image) for image in images_of(build))
-        command = [*self._buildctl(), "build", "--progress=plain", "--frontend=dockerfile.v0"]
-        command += [f"--local=context={build.context.absolute()}"]
-        command += [f"--local=dockerfile={dockerfile.parent.absolute()}"]
-        command += [f"--opt={name}={value}" for name, value in options.items()]
-        command += [f'--output=type=image,"name={names}",push=true']
-        if cache is not None:
-            command += [f"--import-cache=type=registry,ref={cache}"]
-            # `max`: what is installed in a stage of its own as well.
-            command += [f"--export-cache=type=registry,ref={cache},mode=max,ignore-error=true"]
-        return command
+        context, file = str(build.context.absolute()), str(dockerfile.absolute())
+        words = build_words(build, context=context, dockerfile=file, cache=cache)
+        return [*self._buildctl(), "build", *words]
 
     def _cache_of(self, dockerfile: Path) -> ImageRef | None:
-        """One for each Dockerfile: what is exported replaces what was there."""
-        if self._cache is None:
-            return None
-        key = hashlib.sha256(dockerfile.read_bytes()).hexdigest()[:16]
-        return ImageRef.parse(f"{self._cache}:cache-{key}")
+        return None if self._cache is None else cache_of(self._cache, dockerfile)

@@ -1,0 +1,1 @@
+"""Builds in a Kubernetes cluster: one Job for each image."""
