@@ -35,8 +35,6 @@ from launch_async.wire.network import CA_VARIABLES, ca_file_of
 from launch_async.wire.transport import Transport
 
 CODE_IMAGE = "launch-async/agent"
-IMAGE_VARIABLE = "LAUNCH_ASYNC_CODE_IMAGE"
-"""For whoever deploys the agent and knows its image."""
 ORDER_VARIABLE = "LAUNCH_ASYNC_CODE"
 ACCESS_VARIABLE = "LAUNCH_ASYNC_CODE_ACCESS"
 MAX_FILE_BYTES = 64 << 10
@@ -67,13 +65,17 @@ class FetchAccess(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     git_ca: str = ""
     api_ca: str = ""
 
+    def __repr__(self) -> str:
+        """As a `Secret` shows itself."""
+        return "FetchAccess(***)"
+
 
 class CodeContainers:
     """Implements the Kubernetes runner's `CodeFetches` with the agent's own git settings."""
 
     def __init__(self, image: str, git: GitSettings, environ: Mapping[str, str]) -> None:
-        """`image` empty: the one that a variable names, else the published one of this version."""
-        self._image = image or environ.get(IMAGE_VARIABLE) or f"{CODE_IMAGE}:{__version__}"
+        """`image` empty: the published one of this version."""
+        self._image = image or f"{CODE_IMAGE}:{__version__}"
         self._git = git
         self._environ = environ
 

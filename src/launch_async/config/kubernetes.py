@@ -77,8 +77,8 @@ class KubernetesSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     burst: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
     """Requests at once after a quiet time."""
     code_image: str = ""
-    """Image of the agent, by which pods fetch the code of jobs that are not built. Empty: that of
-    `LAUNCH_ASYNC_CODE_IMAGE`, else `launch-async/agent` with the agent's version as its tag."""
+    """Image of the agent, by which pods fetch the code of jobs that are not built. Empty:
+    `launch-async/agent` with the agent's own version as its tag."""
     lease: LeaseSection | None = None
     """A Lease of the cluster, by which of several replicas only one acts; null: there is one agent
     alone, whose state folder says who it is."""
