@@ -61,7 +61,10 @@ def test_plain_settings_have_none():
         ("builder: {type: kaniko}\n", "f:1:1: kaniko needs builder.build-context-store"),
         ("builder: {type: kaniko, build-context-store: /x}\n", "f:1:25: builder.build-context"),
         ("builder: {type: kaniko, secret-name: x}\n", "builder.secret-key need each other"),
-        ("builder: {type: kaniko, build-context-store: s3://b}\n", "contexts go by builder.cluster"),
+        (
+            "builder: {type: kaniko, build-context-store: s3://b}\n",
+            "contexts go by builder.cluster",
+        ),
         ("builder: {type: docker, cluster: {}}\n", "f:1:25: builder.cluster has no effect but for"),
         ("builder: {type: docker, platform: all}\n", "f:1:25: builder.platform must be one of"),
         ("builder: {type: docker, destination: 'https://h/r'}\n", "leave the https:// out"),
