@@ -10,7 +10,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Generator, Mapping
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,18 @@ from cluster_tools import Cluster, Json, has_condition, job, script
 from launch_async.adapters.builders.cluster.builder import ClusterBuilder
 from launch_async.adapters.runners.kubernetes.clusters import connector
 from launch_async.adapters.runners.kubernetes.own_jobs import OwnJobs
+from launch_async.agent.tools import Target
+from launch_async.compose.backends import open_targets
 from launch_async.compose.cluster_builds import cluster_builder
 from launch_async.config.images import builder_section
+from launch_async.config.model import LaunchConfig
+from launch_async.domain.ids import ItemId, QueueRef, RunId
 from launch_async.domain.image import ImageRef
+from launch_async.domain.item import Item
+from launch_async.domain.job import ArtifactSource, GitSource, Job
 from launch_async.domain.run import RunEnd
+from launch_async.domain.spec import RunSpec
+from launch_async.ports.build import BuildOrder, Progress
 from launch_async.ports.cluster_jobs import ClusterJob
 from launch_async.ports.images import ImageBuild, RegistryLogin
 from registry_servers import Registry
@@ -71,6 +80,32 @@ class Logins:
 
     async def login(self, image: ImageRef) -> RegistryLogin | None:
         return self.known.get(image.host)
+
+
+class Code(msgspec.Struct):
+    """Implements `ports.jobs.JobStore` for code jobs of these files."""
+
+    files: dict[str, str]
+
+    async def job(self, ref: str) -> Job:
+        raise AssertionError(ref)
+
+    async def fetch(self, source: ArtifactSource | GitSource, into: Path) -> None:
+        write_files(into, self.files)
+
+
+class Heard:
+    """Implements `ports.build.Progress`."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.logs: set[Path] = set()
+
+    def say(self, detail: str) -> None:
+        self.said.append(detail)
+
+    def keep_log(self, path: Path) -> None:
+        self.logs.add(path)
 
 
 class KeptJobs:
@@ -176,10 +211,7 @@ class BuildSite(msgspec.Struct, frozen=True):
         """An image that nobody built before."""
         number = next(_numbers)
         folder = self.folder / f"context-{number}"
-        for name, text in {"Dockerfile": recipe, **(files or {})}.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text.replace("BASE", self.base))
+        write_files(folder, {"Dockerfile": recipe.replace("BASE", self.base), **(files or {})})
         tag = f"la-{os.getpid()}-{self.namespace.rpartition('-')[2]}-{number}"
         facts: dict[str, Any] = {
             "context": folder,
@@ -246,6 +278,52 @@ class BuildSite(msgspec.Struct, frozen=True):
         """Whether nothing of any build is left."""
         left = [*self.jobs(), *self.pods(), *self.secrets(), *self.volume.iterdir()]
         return not left
+
+
+@asynccontextmanager
+async def agent_targets(
+    config: LaunchConfig, code: Code
+) -> AsyncGenerator[Mapping[str, Target], None]:
+    """What an agent with this configuration serves, its services running."""
+    slots = anyio.CapacityLimiter(2)
+    opened = open_targets(
+        config, code, environ=os.environ, ca_file=None, slots=slots, identity="an-agent"
+    )
+
+    async def run(serve: Callable[[], Awaitable[None]]) -> None:
+        await serve()
+
+    async with opened as backends, anyio.create_task_group() as tasks:
+        for serve in backends.services.values():
+            tasks.start_soon(run, serve)
+        yield backends.targets
+        tasks.cancel_scope.cancel()
+
+
+def an_order(progress: Progress) -> BuildOrder:
+    """Of a code job with a Dockerfile of its own."""
+    item = Item(
+        id=ItemId("item"),
+        queue=QueueRef("team", "project", "queue"),
+        run_id=RunId("run"),
+        spec=RunSpec(entity="team", project="project", job="team/project/job:v0"),
+        popped_at=time.time(),
+    )
+    entrypoint = ("cat", "/file")
+    made = Job(
+        source=ArtifactSource("artifact"),
+        entrypoint=entrypoint,
+        ref="team/project/job:v0",
+        dockerfile="Dockerfile",
+    )
+    return BuildOrder(item=item, job=made, entrypoint=entrypoint, progress=progress)
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
 
 
 async def job_body(block: Block, build: ImageBuild, logins: Logins) -> Json:

@@ -17,7 +17,11 @@ from cluster_tools import Cluster, until
 from kube_builds import (
     BUILDKIT_IMAGE,
     BuildSite,
+    Code,
+    Heard,
     Logins,
+    agent_targets,
+    an_order,
     claimed,
     job_body,
     make_buildkit_image,
@@ -28,9 +32,13 @@ from kube_builds import (
 )
 
 from build_tools import BUILDKIT_REMEDY, find_buildkit
+from launch_async.config.images import RegistryLoginConfig
+from launch_async.config.kubernetes import KubernetesSection
+from launch_async.config.model import AgentSection, LaunchConfig
 from launch_async.domain.errors import ItemError, Reason, Unavailable
 from launch_async.domain.secret import Secret
 from launch_async.ports.images import RegistryLogin
+from launch_async.ports.runner import ImageWork, Work
 from registry_servers import Registries, Registry
 
 pytestmark = [
@@ -79,20 +87,35 @@ def site(
         )
 
 
-async def test_an_image_is_built_in_the_cluster_and_a_pod_runs_it(site: BuildSite) -> None:
-    heard: list[str] = []
-    recipe = "FROM BASE\nARG NAME\nCOPY sub/file /file\nRUN echo $NAME >>/file\n"
-    order = site.order(recipe, {"sub/file": "good day, "}, build_args={"NAME": "world"})
+async def test_a_jobs_code_is_built_in_the_cluster_once_and_a_pod_runs_it(
+    site: BuildSite, tmp_path: Path
+) -> None:
+    recipe = f"FROM {site.base}\nARG NAME\nCOPY sub/file /file\nRUN echo $NAME >>/file\n"
+    code = Code({"Dockerfile": recipe, "sub/file": f"{uuid.uuid4()} for "})
+    config = LaunchConfig(
+        builder=site.block(**{"build-args": {"NAME": "all"}}),
+        agent=AgentSection(
+            state_dir=str(tmp_path / "state"),
+            kubernetes=KubernetesSection(config_file=str(site.kubeconfig)),
+            registries=(RegistryLoginConfig(host=site.registry.host, insecure=True),),
+        ),
+    )
+    heard = Heard()
+    works: list[Work] = []
 
-    async with site.life() as builder:
-        await builder.check()
-        await builder.build(order, heard.append)
+    async with agent_targets(config, code) as targets:
+        builder = targets["kubernetes"].builder
+        works.extend([await builder.build(an_order(heard)) for _ in range(2)])
         assert await until(site.is_clean, seconds=15)
 
-    assert "step 3/3: RUN echo world >>/file" in heard
-    assert "DONE" in order.log.read_text()
-    said = await anyio.to_thread.run_sync(site.run, order.image, "cat", "/file")
-    assert said == "good day, world\n"
+    first, again = works
+    assert isinstance(first, ImageWork)
+    assert first == again
+    assert heard.said.count("step 3/3: RUN echo all >>/file") == 1
+    [log] = heard.logs
+    assert "DONE" in log.read_text()
+    said = await anyio.to_thread.run_sync(site.run, first.image, "cat", "/file")
+    assert said == f"{code.files['sub/file']}all\n"
 
 
 async def test_a_failed_step_is_named_and_the_log_is_whole(
@@ -248,16 +271,17 @@ async def test_what_takes_kanikos_arguments_builds_as_w_and_b_configures_it(
     bad = site.order("FROM BASE\nENV A=b\nRUN seq 1 30; exit 7\nRUN true\n")
 
     async with site.life(site.kaniko_block()) as builder:
-        await builder.build(good, heard.append)
-        with pytest.raises(ItemError) as raised:
-            await builder.build(bad, unheard)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(builder.build, good, heard.append)
+            with pytest.raises(ItemError) as raised:
+                await builder.build(bad, unheard)
+            first, *rest = str(raised.value).splitlines()
+            assert first == "Step 3 of the Dockerfile exited with 7: RUN seq 1 30; exit 7"
+            assert rest[-20:] == [str(number) for number in range(11, 31)]
         assert await until(site.is_clean, seconds=15)
 
     assert heard[-2:] == ["step 2: RUN cat sub/file", "pushing the image"]
     assert "good day" in good.log.read_text()
-    first, *rest = str(raised.value).splitlines()
-    assert first == "Step 3 of the Dockerfile exited with 7: RUN seq 1 30; exit 7"
-    assert rest[-20:] == [str(number) for number in range(11, 31)]
 
 
 async def test_the_api_server_knows_all_that_the_jobs_of_builds_say(site: BuildSite) -> None:
