@@ -51,6 +51,8 @@ _CONCURRENT_STARTS = 4
 _CONCURRENT_PULLS = 3
 _GONE_AGAIN_SECONDS = 3.0
 """Between two looks that must both say "no such container" before we believe it."""
+_OOM_AGAIN_SECONDS = 1.0
+"""The engine hears of a lack of memory beside the end that it causes, and not always before it."""
 _RETRY_SECONDS = 15.0
 _STOP_MARGIN_SECONDS = 30.0
 _NAME_ATTEMPTS = 50
@@ -283,6 +285,10 @@ class DockerRunner:
             if state is None:
                 await anyio.sleep(_GONE_AGAIN_SECONDS)
                 state = await self._looks.state(container_id)
+            stopped_by_us = container_id in self._stopped_by_us
+            if state is not None and _maybe_out_of_memory(state) and not stopped_by_us:
+                await anyio.sleep(_OOM_AGAIN_SECONDS)
+                state = await self._looks.state(container_id) or state
         except (Unavailable, DockerError) as error:
             return RunStatus(state=RunState.UNKNOWN, detail=str(error))
         if state is None:
@@ -292,7 +298,7 @@ class DockerRunner:
                 detail="the container was removed by somebody else",
             )
             return RunStatus(state=RunState.ENDED, end=gone)
-        return _status(state, stopped_by_us=container_id in self._stopped_by_us)
+        return _status(state, stopped_by_us=stopped_by_us)
 
     def _say_ended(self, handle: RunHandle, end: RunEnd) -> None:
         log.info("run ended", run=handle.run_id, exit_code=end.exit_code, detail=end.detail)
@@ -345,6 +351,11 @@ def _status(state: Mapping[str, Any], *, stopped_by_us: bool) -> RunStatus:
             return RunStatus(state=RunState.RUNNING, detail="paused by somebody")
         case _:
             return RunStatus(state=RunState.RUNNING)
+
+
+def _maybe_out_of_memory(state: Mapping[str, Any]) -> bool:
+    killed = state["Status"] == "exited" and int(state["ExitCode"]) == 137
+    return killed and not state.get("OOMKilled")
 
 
 def _end(state: Mapping[str, Any], *, stopped_by_us: bool) -> RunEnd:
