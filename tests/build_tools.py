@@ -1,7 +1,10 @@
 """The programs and the daemon that builders need, from scripts/buildx and scripts/buildkit."""
 
+import fcntl
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -21,6 +24,15 @@ class Buildkit(msgspec.Struct, frozen=True):
     @property
     def buildctl(self) -> str:
         return str(self.programs / "buildctl")
+
+
+@contextmanager
+def one_at_a_time(name: str) -> Iterator[None]:
+    """What takes long and leaves its result in a cache is not done by two processes at once."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def find_buildx() -> Path | None:

@@ -6,12 +6,11 @@ It has git, ssh and `launch-async`, and needs not be pulled. Who builds first pa
 this process or another one, find the engine's cache.
 """
 
-import fcntl
 import subprocess
 
 from cluster_tools import ROOT, Cluster
 
-from build_tools import CACHE
+from build_tools import one_at_a_time
 
 AGENT_IMAGE = "launch-async-test/agent:cluster"
 BUILD_SECONDS = 400.0
@@ -26,10 +25,8 @@ def load_agent_image(cluster: Cluster) -> str:
 
 def build_agent_image(name: str) -> None:
     """One at a time, so that nobody builds what another one is building."""
-    CACHE.mkdir(parents=True, exist_ok=True)
     command = ["docker", "build", "-q", "-f", str(ROOT / "deploy/Dockerfile"), "-t", name, "."]
-    with (CACHE / "agent-image.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time("agent-image"):
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
         )

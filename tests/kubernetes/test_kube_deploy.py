@@ -78,6 +78,7 @@ def test_the_agent_reads_what_the_chart_makes_of_a_config(helm: Helm) -> None:
     assert kubernetes.kinds[-1] == "batch.volcano.sh/v1alpha1/Job"
     assert kubernetes.calls_per_second == 100
     assert kubernetes.lease.name == "launch-agent"
+    assert kubernetes.code_image == "registry.example.com/launch-async-agent:0.1.0"
 
 
 def test_secrets_are_nowhere_but_in_secrets(helm: Helm) -> None:

@@ -58,6 +58,10 @@ class Installed:
         said = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
         return int(said[-3:]), said[:-3]
 
+    def shell(self, pod: str, script: str) -> str:
+        """What a script prints in one of its pods."""
+        return self.cluster.kubectl("exec", pod, "--", "sh", "-ec", script, namespace=self.own)
+
     def push(self, image: str, script: str) -> str:
         return self.fleet.push_script(self.jobs, image, script)
 
@@ -105,6 +109,10 @@ def values_of(fleet: KubeFleet, image: str, jobs: str) -> Json:
         "agent": {"image": image, "apiKey": fleet.control_plane.key, "replicas": 2},
         "additionalTargetNamespaces": [jobs],
         "lease": {"duration": LEASE_SECONDS, "renew": 1},
+        "additionalSecretEnvVars": {"REGISTRY_PASSWORD": "in-a-secret"},
+        "gitCreds": "https://oauth2:a-git-token@git.example.com\n",
+        "sshAuthSecrets": [{"name": "deploy-key", "host": "git.example.com"}],
+        "sshKnownHosts": "git.example.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE",
     }
 
 
@@ -131,6 +139,8 @@ def installed(
         fleet.make_kube_queue(jobs, {"metadata": {"namespace": jobs}, "spec": spec})
         values = folder / "values.yaml"
         values.write_text(yaml.safe_dump(values_of(fleet, agent_image, jobs)))
+        key = {"metadata": {"name": "deploy-key"}, "stringData": {"ssh-privatekey": "a-key\n"}}
+        cluster.call("POST", f"/api/v1/namespaces/{own}/secrets", key)
         stack.callback(helm.run, "uninstall", RELEASE, "-n", own)
         words = ["-n", own, "-f", str(values), "--wait", "--timeout", "120s"]
         helm.do("install", RELEASE, str(CHART), *words, seconds=150)
@@ -154,6 +164,20 @@ def test_one_of_two_replicas_is_ready_and_runs_what_is_pushed(
     assert run is not None
     assert run["state"] == "finished"
     assert not installed.pods()[other]
+
+
+def test_the_agents_logins_are_where_git_ssh_and_the_agent_look(installed: Installed) -> None:
+    pod = wait_until(lambda: installed.holder)
+    ask = "printf 'protocol=https\\nhost=git.example.com\\n\\n' | git credential fill"
+    assert "password=a-git-token" in installed.shell(pod, ask)
+    known = "ssh-keygen -F git.example.com -f /etc/ssh/ssh_known_hosts"
+    shown = installed.shell(pod, f"ssh -G git.example.com; {known}")
+    assert "identityfile /etc/launch-async-ssh/deploy-key/ssh-privatekey" in shown
+    assert "# Host git.example.com found" in shown
+    read = "cat /etc/launch-async-ssh/deploy-key/ssh-privatekey; echo $REGISTRY_PASSWORD"
+    assert installed.shell(pod, read).split() == ["a-key", "in-a-secret"]
+    status = "launch-async agent -c /etc/launch-async/launch-config.yaml status --check readyz"
+    assert "ok" in installed.shell(pod, status)
 
 
 def test_when_the_holder_is_killed_the_other_takes_its_runs_over(

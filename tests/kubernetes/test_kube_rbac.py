@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 import structlog
 from api_proxy import ApiProxy
@@ -29,15 +30,16 @@ from launch_async.wire.kubernetes.cluster import KubeCluster
 pytestmark = pytest.mark.anyio
 
 LIST = Path(__file__).with_name("agent_rights.txt")
-LEASE = "launch-agent"
+RELEASE = LEASE = "launch-agent"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 UNRULY = Play(seconds=600)
 
+Rule = dict[str, Any]
 Right = tuple[str, str, str]
 """API group, resource and verb."""
 
 
-def rules_of(listed: str) -> list[dict[str, Any]]:
+def rules_of(listed: str) -> list[Rule]:
     """A Role's rules, of lines as kubectl prints them."""
     rules = []
     for line in listed.splitlines():
@@ -85,16 +87,16 @@ class Lab(KubernetesBackend):
 def make_lab(
     cluster: Cluster, proxy: ApiProxy, cluster_image: str, place: str, tmp_path: Path
 ) -> Callable[..., Lab]:
-    def make(without: Right | None = None) -> Lab:
+    def make(without: Right | None = None, rules: Sequence[Rule] = RULES) -> Lab:
         lab = Lab(cluster, proxy, cluster_image, place, tmp_path)
-        token = new_account(cluster, place, lab.identity, [left(rule, without) for rule in RULES])
+        token = new_account(cluster, place, lab.identity, [left(rule, without) for rule in rules])
         lab.kubeconfig = proxy.write_kubeconfig(tmp_path / "limited", token=token, namespace=place)
         return lab
 
     return make
 
 
-def left(rule: dict[str, Any], without: Right | None) -> dict[str, Any]:
+def left(rule: Rule, without: Right | None) -> Rule:
     """The rule without this right, which may be its last one."""
     group, resource, verb = without or ("", "", "")
     if (group, resource) != (rule["apiGroups"][0], rule["resources"][0]):
@@ -102,9 +104,7 @@ def left(rule: dict[str, Any], without: Right | None) -> dict[str, Any]:
     return rule | {"verbs": [one for one in rule["verbs"] if one != verb] or ["nothing"]}
 
 
-def new_account(
-    cluster: Cluster, namespace: str, name: str, rules: Sequence[dict[str, Any]]
-) -> str:
+def new_account(cluster: Cluster, namespace: str, name: str, rules: Sequence[Rule]) -> str:
     """Its token, when the API server knows of its rights."""
     metadata = {"name": name}
     roles = f"{RBAC}/namespaces/{namespace}"
@@ -142,8 +142,8 @@ async def launching(lab: Lab) -> str:
     return str(told.value)
 
 
-async def launching_what_a_crash_left(lab: Lab) -> str:
-    order = lab.order()
+async def launching_what_a_crash_left(lab: Lab, order: LaunchOrder | None = None) -> str:
+    order = order or lab.order()
     async with lab.life() as runner:
         await runner.launch(order)
     async with lab.life() as runner:
@@ -274,6 +274,88 @@ async def test_what_needs_a_right_that_is_missing_says_so(
     _, resource, verb = right
     told = await NEEDED_BY[right](make_lab(without=right))
     assert f'cannot {verb} resource "{resource}"' in told
+
+
+SERVICE = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "spec": {"ports": [{"port": 80}], "selector": {"app": "none"}},
+}
+POD = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "spec": {"containers": [{"imagePullPolicy": "IfNotPresent"}]},
+}
+
+
+def with_a_service(lab: Lab) -> LaunchOrder:
+    service = {**SERVICE, "metadata": {"name": f"beside-{lab.identity}"}}
+    return msgspec.structs.replace(lab.order(), services=(service,))
+
+
+async def launching_a_pod(lab: Lab) -> str:
+    async with lab.life() as runner:
+        with pytest.raises(ItemError) as told:
+            await runner.launch(lab.order(**POD))
+    return str(told.value)
+
+
+async def launching_a_pod_that_a_crash_left(lab: Lab) -> str:
+    return await launching_what_a_crash_left(lab, lab.order(**POD))
+
+
+async def launching_with_a_service(lab: Lab) -> str:
+    async with lab.life() as runner:
+        with pytest.raises(ItemError) as told:
+            await runner.launch(with_a_service(lab))
+    return str(told.value)
+
+
+async def making_a_service_twice(lab: Lab) -> str:
+    with lab.proxy.lose("create", "/services", times=1):
+        return await launching_with_a_service(lab)
+
+
+BESIDE_NEEDED_BY: dict[Right, Callable[[Lab], Awaitable[str]]] = {
+    ("", "pods", "create"): launching_a_pod,
+    ("", "pods", "get"): launching_a_pod_that_a_crash_left,
+    ("", "services", "create"): launching_with_a_service,
+    ("", "services", "get"): making_a_service_twice,
+}
+
+
+@pytest.fixture(scope="module")
+def more_rules(tmp_path_factory: pytest.TempPathFactory) -> list[Rule]:
+    """The Role of a chart that is told of pods and of services beside runs."""
+    given = [f"{name}[0].apiVersion=v1" for name in ("kinds", "additionalServiceKinds")]
+    given += ["kinds[0].kind=Pod", "additionalServiceKinds[0].kind=Service"]
+    helm = Helm(tmp_path_factory.mktemp("helm"))
+    objects = helm.objects("-f", str(MINIMAL), "--set", ",".join(given))
+    [role] = [
+        one for one in objects if one["metadata"]["name"] == RELEASE and one["kind"] == "Role"
+    ]
+    rules: list[Rule] = role["rules"]
+    return rules
+
+
+@pytest.mark.parametrize("right", BESIDE_NEEDED_BY, ids=" ".join)
+async def test_a_kind_that_is_named_has_the_rights_that_it_needs(
+    right: Right, make_lab: Callable[..., Lab], more_rules: list[Rule]
+):
+    _, resource, verb = right
+    told = await BESIDE_NEEDED_BY[right](make_lab(right, more_rules))
+    assert f'cannot {verb} resource "{resource}"' in told
+
+
+async def test_named_kinds_are_run(make_lab: Callable[..., Lab], more_rules: list[Rule]):
+    lab = make_lab(rules=more_rules)
+    services = f"/api/v1/namespaces/{lab.namespace}/services/beside-{lab.identity}"
+    async with lab.life() as runner:
+        for order in (lab.order(**POD), with_a_service(lab)):
+            handle = await runner.launch(order)
+            assert (await end_of(runner, handle)).clean
+            await runner.remove(handle)
+            await until(lambda: lab.cluster.find(services) is None)
 
 
 async def test_with_all_of_them_all_of_it_is_done(make_lab: Callable[..., Lab]):

@@ -114,6 +114,9 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- if .Values.agent.adminTokenSecret.name -}}
 {{- $_ := set $agent "admin_token_file" "/etc/launch-async-admin/token" -}}
 {{- end -}}
+{{- if not (hasKey $kubernetes "code_image") -}}
+{{- $_ := set $kubernetes "code_image" .Values.agent.image -}}
+{{- end -}}
 {{- $_ := set $agent "kubernetes" $kubernetes -}}
 {{- toYaml (set (omit $given "base_url") "agent" $agent) -}}
 {{- end -}}
