@@ -6,20 +6,22 @@ which the cluster itself must play its part.
 
 import os
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import anyio
 import pytest
+from anyio.from_thread import start_blocking_portal
 from api_proxy import ApiProxy, api_proxy
-from cluster_tools import Cluster, Json, Kwok, sharing
+from cluster_tools import Cluster, Json, Kwok
 from kube_backend import KubernetesBackend
-from kube_ends import Ends, object_for_now, refused_by, run_all
+from kube_ends import WITHIN_SECONDS, Ends, object_for_now, refused_by, run_all
 from kube_field import own_namespace
 
 from launch_async.domain.errors import ItemError, Reason
-from launch_async.domain.run import RunHandle, RunState, StartCause
+from launch_async.domain.run import RunEnd, RunState, StartCause
 
 pytestmark = pytest.mark.anyio
 
@@ -28,6 +30,8 @@ PRIORITIES = "/apis/scheduling.k8s.io/v1/priorityclasses"
 POLICIES = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
 BINDINGS = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
 OWN = f"t{os.getpid()}"
+KEPT_FREE = {"key": "kwok", "value": "true", "effect": "NoSchedule"}
+"""Of nodes without containers: pods of others stay away."""
 LONG = Kwok().play(runs_for="600s")
 RESUMABLE = "exec sh -c \"trap 'exit 0' TERM; sleep 600 & wait\""
 
@@ -39,30 +43,30 @@ def backend(
     return KubernetesBackend(cluster, proxy, cluster_image, namespace, tmp_path)
 
 
-class Lost(NamedTuple):
-    """A run whose node was removed from its cluster."""
-
-    backend: KubernetesBackend
-    handle: RunHandle
-
-
 @pytest.fixture(scope="module")
-def lost(cluster: Cluster, kwok: Kwok, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lost]:
-    """The cluster takes a minute to notice, in which other tests go on."""
-    with own_namespace(cluster, f"launch-{OWN}-lost") as name, api_proxy(cluster.access) as proxy:
+def lost(
+    cluster: Cluster, kwok: Kwok, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Future[RunEnd]]:
+    """How a run ends whose node is removed: the cluster notices within a minute or so, in which
+    other tests go on.
+    """
+    with (
+        own_namespace(cluster, f"launch-{OWN}-lost") as name,
+        api_proxy(cluster.access) as proxy,
+        start_blocking_portal() as portal,
+    ):
         backend = KubernetesBackend(cluster, proxy, "none", name, tmp_path_factory.mktemp("lost"))
-        with sharing(alone=False):
-            handle = anyio.run(lose, backend)
-        yield Lost(backend, handle)
+        end = portal.start_task_soon(lose, backend)
+        yield end
+        end.cancel()
 
 
-async def lose(backend: KubernetesBackend) -> RunHandle:
-    async with backend.life() as runner:
+async def lose(backend: KubernetesBackend) -> RunEnd:
+    async with backend.life() as runner, AsyncExitStack() as stack:
         ends = Ends(backend, runner)
-        async with a_node(ends, "lost") as node:
-            handle = await ends.launch_fake("lost", LONG, pod=only_on(node))
-            await ends.running(handle)
-        return handle
+        node = await stack.enter_async_context(a_node(ends, "lost"))
+        handle = await ends.launch_fake("lost", LONG, pod=only_on(node))
+        return await ends.end(handle, once_it_runs=stack.aclose)
 
 
 async def a_parallel_job_ends_with_the_pod_that_failed(ends: Ends) -> None:
@@ -137,17 +141,6 @@ async def more_than_its_limit_of_memory_kills_it(ends: Ends) -> None:
     assert (await ends.end(handle)).reason is Reason.OUT_OF_MEMORY
 
 
-async def more_than_its_limit_of_disk_puts_it_out(ends: Ends) -> None:
-    """By the kubelet, which looks every ten seconds."""
-    volume = {"name": "room", "emptyDir": {"sizeLimit": "1Mi"}}
-    mount = {"volumeMounts": [{"name": "room", "mountPath": "/room"}]}
-    script = "head -c 5000000 /dev/zero > /room/much; exec sleep 600"
-    handle = await ends.launch("disk", script, pod={"volumes": [volume]}, container=mount)
-    end = await ends.end(handle)
-    assert end.reason is Reason.OUT_OF_DISK
-    assert "Evicted" in end.detail
-
-
 async def an_eviction_over_the_api_asks_for_another_try(ends: Ends) -> None:
     handle = await ends.launch("evicted")
     await ends.running(handle)
@@ -192,6 +185,20 @@ async def who_deletes_its_job_makes_it_vanish(ends: Ends) -> None:
     assert "deleted by somebody else" in end.detail
 
 
+async def who_deletes_its_job_but_spares_its_pod_ends_both(ends: Ends) -> None:
+    handle = await ends.launch("orphaned")
+
+    async def delete() -> None:
+        await ends.delete(ends.job(handle), propagation="Orphan")
+
+    end = await ends.end(handle, once_it_runs=delete)
+    assert end.reason is Reason.VANISHED
+    await ends.runner.remove(handle)
+    with anyio.fail_after(WITHIN_SECONDS):
+        while await ends.pods(handle):
+            await anyio.sleep(0.2)
+
+
 async def an_init_container_that_fails_says_so(ends: Ends) -> None:
     init = {"name": "first", "image": ends.image, "command": ["sh", "-c", "exit 5"]}
     end = await ends.end(await ends.launch("init", pod={"initContainers": [init]}))
@@ -229,19 +236,21 @@ REAL = (
     its_failure_policy_ends_a_job_before_its_tries_are_used_up,
     its_own_deadline_ends_a_job,
     more_than_its_limit_of_memory_kills_it,
-    more_than_its_limit_of_disk_puts_it_out,
     an_eviction_over_the_api_asks_for_another_try,
     a_pod_without_a_controller_may_be_evicted_too,
     such_a_pod_fails_with_its_code,
     who_deletes_its_pod_kills_it,
     who_deletes_its_job_makes_it_vanish,
+    who_deletes_its_job_but_spares_its_pod_ends_both,
     an_init_container_that_fails_says_so,
     an_image_that_is_not_there_is_told,
     a_policy_of_the_cluster_refuses_jobs_and_pods,
 )
 
 
-async def test_runs_end_as_their_cluster_ends_them(backend: KubernetesBackend, lost: Lost) -> None:
+async def test_runs_end_as_their_cluster_ends_them(
+    backend: KubernetesBackend, lost: Future[RunEnd]
+) -> None:
     async with backend.life() as runner:
         assert await run_all(Ends(backend, runner), REAL) == {}
 
@@ -264,7 +273,7 @@ async def a_node_that_is_given_up_takes_it_along(ends: Ends) -> None:
         handle = await ends.launch_fake("given-up", LONG, pod=only_on(node))
         await ends.running(handle)
         taint = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}
-        await ends.merge(f"{NODES}/{node}", {"spec": {"taints": [taint]}})
+        await ends.merge(f"{NODES}/{node}", {"spec": {"taints": [KEPT_FREE, taint]}})
         end = await ends.end(handle)
     assert end.reason is Reason.PREEMPTED
     assert "DeletionByTaintManager" in end.detail
@@ -309,7 +318,7 @@ def only_on(node: str) -> Json:
         {"key": f"node.kubernetes.io/{why}", "effect": "NoExecute", "tolerationSeconds": 0}
         for why in ("unreachable", "not-ready")
     ]
-    tolerations = [{"operator": "Exists", **one} for one in quick]
+    tolerations = [*Kwok().pod()["tolerations"], *({"operator": "Exists", **one} for one in quick)]
     return {"nodeSelector": {"launch-async-test": node}, "tolerations": tolerations}
 
 
@@ -323,7 +332,8 @@ async def a_node(ends: Ends, name: str) -> AsyncGenerator[str, None]:
         "annotations": {"kwok.x-k8s.io/node": "fake"},
         "labels": {"launch-async-test": full},
     }
-    body = {"metadata": meta, "status": {"allocatable": room, "capacity": room}}
+    status = {"allocatable": room, "capacity": room}
+    body = {"metadata": meta, "spec": {"taints": [KEPT_FREE]}, "status": status}
     async with object_for_now(ends, NODES, body):
         yield full
 
@@ -367,8 +377,7 @@ async def a_refusal(ends: Ends, resource: str) -> AsyncGenerator[None, None]:
 
 
 @pytest.mark.usefixtures("cluster_share")
-async def test_what_ran_on_a_node_that_is_gone_asks_for_another_try(lost: Lost) -> None:
-    async with lost.backend.life() as runner:
-        end = await Ends(lost.backend, runner).end(lost.handle)
+def test_what_ran_on_a_node_that_is_gone_asks_for_another_try(lost: Future[RunEnd]) -> None:
+    end = lost.result(timeout=WITHIN_SECONDS)
     assert end.reason is Reason.PREEMPTED
     assert "DeletionByPodGC" in end.detail
