@@ -240,8 +240,10 @@ class Site:
             there = self.containers()
             if not set(items) <= set(there):
                 return False
-            found = run("docker", "inspect", "-f", "{{.State.Running}}", *(there[i] for i in items))
-            return set(found.split()) == {"true"}
+            words = ("docker", "inspect", "-f", "{{.State.Running}}", *(there[i] for i in items))
+            # One that is just being made is listed before it can be inspected.
+            asked = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+            return asked.returncode == 0 and set(asked.stdout.split()) == {"true"}
 
         wait_until(all_run)
 

@@ -1,13 +1,19 @@
 """The backends of this package that the conformance suite runs on."""
 
+import asyncio
 import json
 import os
 import re
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -130,24 +136,30 @@ class Wire:
         try:
             while True:
                 with anyio.CancelScope() as self._scope:
-                    self.path.unlink(missing_ok=True)
-                    async with await anyio.create_unix_listener(self.path) as listener:
-                        task_status.started()
-                        task_status = anyio.TASK_STATUS_IGNORED
-                        await listener.serve(self._pass_on)
+                    await self._listen(task_status)
+                task_status = anyio.TASK_STATUS_IGNORED
                 self.path.unlink(missing_ok=True)
                 await self._whole.wait()
         finally:
             self.served = False
 
-    async def _pass_on(self, client: anyio.abc.ByteStream) -> None:
-        async with (
-            client,
-            await anyio.connect_unix(self.engine) as engine,
-            anyio.create_task_group() as tasks,
-        ):
-            tasks.start_soon(pump, client, engine, tasks.cancel_scope, self._count)
-            tasks.start_soon(pump, engine, client, tasks.cancel_scope)
+    async def _listen(self, task_status: anyio.abc.TaskStatus[None]) -> None:
+        async with anyio.create_task_group() as tasks:
+
+            def accept(asks: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
+                tasks.start_soon(self._pass_on, asks, answers)
+
+            async with await asyncio.start_unix_server(accept, self.path):
+                task_status.started()
+                await anyio.sleep_forever()
+
+    async def _pass_on(self, asks: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
+        with aborting(answers):
+            says, told = await asyncio.open_unix_connection(self.engine)
+            with aborting(told):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(pump, asks, told, tasks.cancel_scope, self._count)
+                    tasks.start_soon(pump, says, answers, tasks.cancel_scope)
 
     def _count(self, piece: bytes) -> None:
         for path in re.findall(rb"(?:GET|POST|DELETE) ([^ ]+) HTTP", piece):
@@ -155,18 +167,25 @@ class Wire:
             self.requests[name or path.decode().partition("?")[0]] += 1
 
 
+@contextmanager
+def aborting(writer: asyncio.StreamWriter) -> Generator[None, None, None]:
+    try:
+        yield
+    finally:
+        writer.transport.abort()
+
+
 async def pump(
-    source: anyio.abc.ByteStream,
-    sink: anyio.abc.ByteStream,
+    source: asyncio.StreamReader,
+    sink: asyncio.StreamWriter,
     scope: anyio.CancelScope,
     count: Callable[[bytes], None] = lambda _: None,
 ) -> None:
-    try:
-        async for piece in source:
+    with suppress(ConnectionError):
+        while piece := await source.read(1 << 16):
             count(piece)
-            await sink.send(piece)
-    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-        pass
+            sink.write(piece)
+            await sink.drain()
     scope.cancel()
 
 
