@@ -122,6 +122,21 @@ async def test_a_watch_that_is_half_open_is_noticed_and_the_end_is_told(
         assert not view.stale
 
 
+@pytest.mark.anyio
+async def test_a_job_whose_pods_are_told_of_late_ends_as_they_did(
+    cluster: Cluster, kwok: Kwok, proxy: ApiProxy, namespace: str, tmp_path: Path
+) -> None:
+    """R11 for one of two watches: that of Jobs brings the failure, that of pods brings nothing."""
+    backend = KubernetesBackend(cluster, proxy, IMAGE, namespace, tmp_path)
+    template = {"metadata": {"annotations": kwok.play(runs_for="1s", exit_code=3)}}
+    args = {"spec": {"template": {**template, "spec": kwok.pod()}}}
+    async with backend.life() as runner:
+        handle = await runner.launch(order_for(backend, Play(), resource_args=args))
+        with proxy.freeze(f"/{namespace}/pods$"):
+            end = await end_of(runner, handle)
+    assert (end.exit_code, end.reason) == (3, None)
+
+
 class Logins:
     """Tokens of a service account, each as long valid as a Secret of its name is there."""
 

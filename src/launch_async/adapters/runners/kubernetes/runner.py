@@ -32,6 +32,7 @@ from launch_async.adapters.runners.kubernetes.facts import (
 from launch_async.adapters.runners.kubernetes.followed import FollowedLogs
 from launch_async.adapters.runners.kubernetes.informer import Pace
 from launch_async.adapters.runners.kubernetes.kinds import Kind
+from launch_async.adapters.runners.kubernetes.late_pods import are_late, catch_up
 from launch_async.adapters.runners.kubernetes.logs import read_tail
 from launch_async.adapters.runners.kubernetes.names import label_value
 from launch_async.adapters.runners.kubernetes.objects import Event, Pod
@@ -281,7 +282,14 @@ class KubernetesRunner:
         seen = station.see(facts.uid)
         if seen is None:
             return await self._ask(station, facts)
-        return self._judge(station, seen, facts, events)
+        status = self._judge(station, seen, facts, events)
+        if seen.there and are_late(station, station.pods.of(facts.item), status):
+            try:
+                await catch_up(station, facts.item)
+            except (KubeRefused, Unavailable) as error:
+                return RunStatus(state=RunState.UNKNOWN, detail=str(error))
+            status = self._judge(station, seen, facts, events)
+        return status
 
     def _judge(
         self, station: Station, seen: Seen, facts: Facts, events: Sequence[Event]

@@ -90,6 +90,13 @@ class Pods:
         """Those of what runs beside this item's run, that are there now."""
         return tuple(self._beside.get(item, {}).values())
 
+    def learn(self, pods: Sequence[Pod]) -> None:
+        """These are there, as the API server itself says; the watch may tell of it later."""
+        for pod in pods:
+            uid = pod.metadata.uid
+            if uid not in self._gone:
+                self._by_item.setdefault(item_of(pod.metadata), {})[uid] = pod
+
     def forget(self, item: str) -> None:
         """Nobody asks for those that are gone any more."""
         for uid in self._gone & self._by_item.get(item, {}).keys():
