@@ -171,6 +171,18 @@ async def test_a_launch_that_broke_off_before_its_secrets_is_found_and_completed
         assert (await end_of(later, handle)).clean
 
 
+async def test_a_kind_that_the_cluster_does_not_have_holds_up_no_search(
+    backend: KubernetesBackend,
+) -> None:
+    async with backend.life() as runner:
+        handle = await runner.launch(order_for(backend, Play(seconds=60)))
+    missing = ("nothing.example/v1", "Thing")
+    async with backend.life(namespaces=[backend.namespace], kinds=[missing]) as later:
+        [found] = await later.find(backend.identity)
+        assert found.handle == handle
+        await later.cancel(handle, within_seconds=1)
+
+
 async def test_a_namespace_that_is_not_there_is_named(backend: KubernetesBackend) -> None:
     order = order_for(backend, Play(), resource_args={"namespace": "nowhere-at-all"})
     async with backend.life() as runner:

@@ -120,13 +120,17 @@ async def begin(plan: Plan, order: LaunchOrder) -> Made:
 
 
 async def finish(plan: Plan, order: LaunchOrder, made: Made) -> None:
-    """The run's Secret. Raises as `begin`."""
+    """The run's Secret. Raises as `begin`.
+
+    Not to be broken off: a run that may have begun is not given up but found and stopped as any.
+    """
     manifest = plan.manifest
     if manifest.secret_name is None:
         return
     body = secret_body(manifest, order, made.launched.metadata.uid, fetch=plan.fetch)
     async with given_up(plan, made):
-        await _ensure(plan.cluster, manifest.namespace, body)
+        with anyio.CancelScope(shield=True):  # each call has its time
+            await _ensure(plan.cluster, manifest.namespace, body)
 
 
 async def is_whole(cluster: Cluster, namespace: str, name: str) -> bool:

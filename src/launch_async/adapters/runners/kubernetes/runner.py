@@ -20,7 +20,7 @@ import structlog
 
 from launch_async.adapters.runners.kubernetes import making
 from launch_async.adapters.runners.kubernetes.beside import wait_ready
-from launch_async.adapters.runners.kubernetes.clusters import OWN, Cluster, Clusters, Connect
+from launch_async.adapters.runners.kubernetes.clusters import Clusters, Connect
 from launch_async.adapters.runners.kubernetes.event_looks import EventLooks, with_events
 from launch_async.adapters.runners.kubernetes.facts import (
     BACKEND,
@@ -31,7 +31,6 @@ from launch_async.adapters.runners.kubernetes.facts import (
 )
 from launch_async.adapters.runners.kubernetes.followed import FollowedLogs
 from launch_async.adapters.runners.kubernetes.informer import Pace
-from launch_async.adapters.runners.kubernetes.kinds import Kind
 from launch_async.adapters.runners.kubernetes.late_pods import are_late, catch_up
 from launch_async.adapters.runners.kubernetes.logs import read_tail
 from launch_async.adapters.runners.kubernetes.names import label_value
@@ -39,7 +38,8 @@ from launch_async.adapters.runners.kubernetes.objects import Event, Pod
 from launch_async.adapters.runners.kubernetes.plans import CodeFetches, Plan, Planner
 from launch_async.adapters.runners.kubernetes.policy import KubernetesPolicy
 from launch_async.adapters.runners.kubernetes.pulls import REFRESH_SECONDS, PullLogins
-from launch_async.adapters.runners.kubernetes.spots import Spot, Spots
+from launch_async.adapters.runners.kubernetes.searches import Searches
+from launch_async.adapters.runners.kubernetes.spots import Spots
 from launch_async.adapters.runners.kubernetes.stopping import Stopper, end_left, stopped_end
 from launch_async.adapters.runners.kubernetes.verdicts import judge, judge_gone
 from launch_async.adapters.runners.kubernetes.watches import (
@@ -68,8 +68,6 @@ from launch_async.ports.backends import BackendView
 from launch_async.ports.images import RegistryLogins
 from launch_async.ports.runner import LaunchOrder
 from launch_async.wire.kubernetes.errors import KubeRefused, decoded
-
-JOBS = Kind(api_version="batch/v1", kind="Job", plural="jobs", namespaced=True)
 
 _CONCURRENT_STARTS = 32
 _GONE_AGAIN_SECONDS = 3.0
@@ -111,9 +109,13 @@ class KubernetesRunner:
         self._watches = Watches(pace)
         self._pulls = PullLogins(logins, refresh_seconds=refresh_seconds)
         self._planner = Planner(self._clusters, policy or KubernetesPolicy(), self._pulls, code)
-        self._searches = searches
-        self._namespaces = namespaces
-        self._kinds = kinds
+        self._searches = Searches(
+            self._clusters,
+            self._spots,
+            configured=searches,
+            namespaces=namespaces,
+            kinds=kinds,
+        )
         self._starts = anyio.CapacityLimiter(_CONCURRENT_STARTS)
         self._logs = FollowedLogs(self._watches)
         self._stopper = Stopper(self._watches, self._logs)
@@ -227,7 +229,7 @@ class KubernetesRunner:
     async def find(self, identity: str) -> Sequence[FoundRun]:
         """All objects of `identity` at all places that are remembered or configured."""
         found: list[FoundRun] = []
-        for spot in await self._spots_to_search():
+        for spot in await self._searches.spots():
             cluster = await self._clusters.get(spot.cluster)
             station = self._watches.station(spot, cluster, identity)
             await _synced(station)
@@ -343,32 +345,6 @@ class KubernetesRunner:
         ):
             return Trace.PREPARED
         return Trace.ALIVE
-
-    async def _spots_to_search(self) -> Sequence[Spot]:
-        spots = dict.fromkeys(await self._spots.all())
-        if self._searches:
-            own = await self._own()
-            kinds = [JOBS, *[await own.kinds.find(*names) for names in self._kinds]]
-            for namespace in dict.fromkeys([own.api.namespace, *self._namespaces]):
-                spots.update(dict.fromkeys(Spot(namespace=namespace, kind=kind) for kind in kinds))
-        return [spot for spot in spots if await self._has_kind(spot)]
-
-    async def _has_kind(self, spot: Spot) -> bool:
-        """A kind that is gone took with it all that was of it."""
-        try:
-            cluster = await self._clusters.get(spot.cluster)
-            await cluster.kinds.find(spot.kind.api_version, spot.kind.kind)
-        except ConfigError as error:
-            raise Unavailable(str(error)) from error
-        except ItemError:
-            return False
-        return True
-
-    async def _own(self) -> Cluster:
-        try:
-            return await self._clusters.get(OWN)
-        except ConfigError as error:
-            raise Unavailable(str(error)) from error
 
 
 _PAUSES = {RunState.STARTING: _STARTING_SECONDS, RunState.UNKNOWN: _RETRY_SECONDS}
