@@ -27,6 +27,8 @@ from launch_async.adapters.runners.kubernetes.names import ITEM_LABEL, label_val
 
 AGAIN_SECONDS = 0.1
 WATCH_SECONDS = 60
+WATCHES = 2
+"""Of Jobs and of pods."""
 
 Json = dict[str, Any]
 
@@ -48,6 +50,7 @@ class Audit:
         self._root = f"namespaces/{namespace}"
         self.on_pod: Callable[[Json], None] | None = None
         """Hears of each pod's changes, in a thread of its own."""
+        self._watched: set[str] = set()
         self._news = threading.Condition()
 
     @contextmanager
@@ -57,6 +60,10 @@ class Audit:
             portal.wrap_async_context_manager(self._serving()),
         ):
             yield self
+
+    def wait_until_watching(self) -> None:
+        """Return when it sees again, in case the API server was away."""
+        assert self.wait_for(lambda: len(self._watched) == WATCHES), "the witness sees nothing"
 
     def phases(self, item: str) -> list[str]:
         """Of the item's pods, the oldest first."""
@@ -150,12 +157,19 @@ class Audit:
                 yield {"type": "ERROR"}
                 return
             answer.raise_for_status()
+            self._note(path, watched=True)
             try:
                 async for line in answer.content:
                     yield json.loads(line)
             finally:  # the loop may end before a farewell of TLS does
+                self._note(path, watched=False)
                 if answer.connection is not None and answer.connection.transport is not None:
                     answer.connection.transport.abort()
+
+    def _note(self, path: str, *, watched: bool) -> None:
+        with self._news:
+            (self._watched.add if watched else self._watched.discard)(path)
+            self._news.notify_all()
 
     async def _tell(self, take: Callable[[Json], None], said: Json) -> None:
         if ITEM_LABEL in said["metadata"].get("labels", {}):

@@ -38,6 +38,7 @@ def agent(field: Field) -> Iterator[RunningAgent]:
 @pytest.fixture(autouse=True)
 def witnessed(field: Field, cluster_share: None, request: pytest.FixtureRequest) -> Iterator[None]:
     """Nothing can have been missed but while the API server itself was away."""
+    field.audit.wait_until_watching()
     before = field.audit.gaps
     yield
     assert field.audit.gaps == before or "cluster_alone" in request.fixturenames
@@ -45,13 +46,16 @@ def witnessed(field: Field, cluster_share: None, request: pytest.FixtureRequest)
 
 def test_watches_that_are_too_old_lose_no_end(field: Field, agent: RunningAgent) -> None:
     """R10: 410 as an event, then for the next watches, then for lists."""
-    codes = {field.run(runs_for="3s", exit_code=code): code for code in (3, 4, 5)}
+    codes = {field.run(): code for code in (3, 4, 5)}
     field.wait_until_running(*codes)
     with (
         field.proxy.answer("watch", field.watched, 410, reason="Expired", times=4) as watches,
         field.proxy.answer("list", field.watched, 410, reason="Expired", times=2) as lists,
     ):
+        field.wait_for_watches()
         assert field.proxy.expire(field.watched) == 2
+        for item, code in codes.items():
+            field.end_pod(item, exit_code=code)
         for item, code in codes.items():
             assert f"code {code}" in field.end_of(item)["message"]
         assert (watches.hits, lists.hits) == (4, 2)
@@ -67,16 +71,17 @@ def test_watches_that_break_or_bring_nonsense_lose_no_end(
     version = field.cluster.get(jobs)["metadata"]["resourceVersion"]
     bookmark = f'{{"type":"BOOKMARK","object":{{"metadata":{{"resourceVersion":"{version}"}}}}}}'
     lines = (b"no json", b'{"type":"FUTURE","object":{"metadata":{}}}', bookmark.encode())
-    items = [field.run(runs_for=f"{seconds}s") for seconds in range(2, 6)]
+    items = [field.run() for _ in range(4)]
     field.wait_until_running(*items)
     for item, line in zip(items, (None, *lines), strict=True):
+        field.wait_for_watches()
         if line is None:
             assert field.proxy.cut(field.watched)
         else:
-            field.wait_for_watches()
             assert field.proxy.inject(field.watched, line)
         if line == lines[-1]:
             assert field.proxy.cut(field.watched, in_line=False)
+        field.end_pod(item, exit_code=3)
         assert "code 3" in field.end_of(item)["message"]
     field.assert_settled(agent)
     field.assert_made_once(items)

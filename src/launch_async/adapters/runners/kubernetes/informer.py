@@ -15,7 +15,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import Generic, TypeVar
 
 import anyio
@@ -25,6 +25,7 @@ import structlog
 
 from launch_async.adapters.runners.kubernetes.kinds import Kind
 from launch_async.domain.errors import Unavailable
+from launch_async.kit.slow import said_when_slow
 from launch_async.wire.kubernetes.cluster import KubeCluster
 from launch_async.wire.kubernetes.errors import BrokenOff, KubeRefused, Silence, Status, decoded
 
@@ -251,12 +252,16 @@ class Informer(Generic[T]):
         why = "watches end at once"
         try:
             async with aclosing(stream) as events:
-                async for line in events:
-                    self._heard_at = anyio.current_time()
-                    if line:
-                        self._hear(line)
-                    if line or self._futile < FUTILE:
-                        self._well()
+                with ExitStack() as opened:
+                    async for line in events:
+                        self._heard_at = anyio.current_time()
+                        if line:
+                            self._hear(line)
+                        if line or self._futile < FUTILE:
+                            self._well()
+                        else:  # it is open, as others were: believed when it stays so
+                            waited = said_when_slow(self._well, after_seconds=QUICK_SECONDS)
+                            opened.enter_context(waited)
         except BrokenOff as error:
             why = str(error)
         quick = anyio.current_time() - began < QUICK_SECONDS
