@@ -34,6 +34,9 @@ MAX_WARNING = 500
 MAX_WARNINGS = 20
 
 _WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
+_FAREWELL_SECONDS = 0.25
+"""For the other side's word that a TLS connection has ended: aiohttp waits for none of those that
+were broken off."""
 _SICK = frozenset({408, 502, 503, 504})
 """A 500 is not among them: one object's webhook that fails is answered so too."""
 
@@ -110,6 +113,7 @@ class Requests:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+            await anyio.sleep(_FAREWELL_SECONDS)
 
     async def once(self, request: Request) -> Answer:
         """The answer.
