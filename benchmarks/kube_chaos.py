@@ -46,7 +46,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "kubernetes"))
 from agent_harness import ENDED, PROJECT, RunningAgent
 from chaos import ITEMS, PHASE_SECONDS, PROGRESS_SECONDS, Kill, plan
 from cluster_tools import REMEDY, Cluster, Kwok, find_cluster, script, sharing
-from kube_audit import label_of
+from kube_audit import WATCHES, label_of
 from kube_chaos_parts import Part, faults_of, parts
 from kube_field import Field, kube_field
 from programs import Program
@@ -55,7 +55,6 @@ NO_CLUSTER = 2
 DRAIN_SECONDS = 300.0
 STILL_SECONDS = 8.0
 """After which an item that nobody has counts as stranded."""
-WATCHES = 2
 MAX_GROWTH = 1.10
 """Of memory: an agent that has seen all of it beside one that has seen nothing."""
 LAPSE = "UPDATE queue_items SET lease_expires_at = ? WHERE state = 'LEASED'"

@@ -16,7 +16,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -284,8 +284,9 @@ def own_namespace(cluster: Cluster, name: str) -> Iterator[str]:
     finally:
         with sharing(alone=False):
             jobs = f"/apis/batch/v1/namespaces/{name}/jobs"
-            cluster.call("DELETE", f"{jobs}?propagationPolicy=Background")
-            cluster.call("DELETE", f"/api/v1/namespaces/{name}/pods?gracePeriodSeconds=1")
+            with suppress(TimeoutError):  # a thousand of them; the namespace takes the rest along
+                cluster.call("DELETE", f"{jobs}?propagationPolicy=Background")
+                cluster.call("DELETE", f"/api/v1/namespaces/{name}/pods?gracePeriodSeconds=1")
             cluster.delete(f"/api/v1/namespaces/{name}")
 
 
