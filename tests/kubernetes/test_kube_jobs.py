@@ -94,10 +94,13 @@ def test_a_killed_agent_takes_its_jobs_up_again_with_and_without_its_journal(
     with fleet.agent(config) as agent:
         items = [fleet.push_script(queue, cluster_wandb_image, script) for _ in range(2)]
         jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
-        wait_until(lambda: len(fleet.cluster.get(jobs)["items"]) == 2)
+        # The last that is made: a run without it has not begun, and is launched once more.
+        secrets = f"/api/v1/namespaces/{namespace}/secrets"
+        wait_until(lambda: len(fleet.cluster.get(secrets)["items"]) == 2)
         os.kill(agent.program.process.pid, signal.SIGKILL)
     with fleet.agent(config) as agent:
-        agent.wait_for_status("launched", 0)
+        agent.wait_for_status("adopted", 2)
+        assert agent.status()["launched"] == 0
         os.kill(agent.program.process.pid, signal.SIGKILL)
     for journal in state.glob("journal*"):
         journal.unlink()
