@@ -222,6 +222,9 @@ class Field:
             agent = {
                 "state_dir": f"state-{queues[0]}",
                 "admin": "",
+                "calls_per_second": CALLS,
+                "burst": CALLS,
+                "waiting": AT_ONCE,
                 "kubernetes": {"calls_per_second": CALLS, "burst": CALLS},
             }
             said = {"queues": list(queues), "max_jobs": -1, "agent": agent}

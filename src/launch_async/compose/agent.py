@@ -72,7 +72,11 @@ async def open_agent(
                 api_key=login.api_key,
                 ca_file=ca_file_of(environ),
                 call_timeout_seconds=http_timeout_seconds(environ) or CALL_TIMEOUT_SECONDS,
-                lanes=Lanes.guarded(open_seconds=min(OPEN_SECONDS, config.agent.poll)),
+                lanes=Lanes.guarded(
+                    per_second=config.agent.calls_per_second,
+                    burst=config.agent.burst,
+                    open_seconds=min(OPEN_SECONDS, config.agent.poll),
+                ),
             )
         )
         entity = config.entity or await _own_entity(transport, state_dir / "entity")

@@ -151,6 +151,11 @@ class AgentSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     waiting: Annotated[int, msgspec.Meta(ge=1)] = 8
     """Items taken but not launched at most, over all queues, apart from `max_jobs`: an agent that
     cannot build fast enough leaves the rest to others."""
+    calls_per_second: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 50.0
+    """Requests to the W&B API in a second, files and heartbeats not counted: an item takes two or
+    three until it is launched."""
+    burst: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
+    """Such requests at once after a quiet time."""
     start_timeout: Seconds = 1800.0
     """Seconds a run may take from launch to running before it is ended; 0 switches it off.
     `WANDB_LAUNCH_START_TIMEOUT` overrides it, as for W&B's agent."""
