@@ -25,6 +25,7 @@ from kube_site import (
     wants,
 )
 
+from launch_async.adapters.runners.kubernetes.runner import KubernetesRunner
 from launch_async.domain.errors import Unavailable
 from launch_async.wire.kubernetes.cluster import KubeCluster
 from launch_async.wire.kubernetes.errors import BrokenOff, KubeRefused, Silence
@@ -449,3 +450,18 @@ async def test_a_real_server_does_not_take_a_wrong_token(cluster: Cluster, tmp_p
             await kube.check()
     finally:
         await kube.close()
+
+
+async def test_a_cluster_that_has_just_answered_is_not_asked_whether_it_is_there(
+    site: KubeSite, kube: KubeCluster, tmp_path: Path
+):
+    runner = KubernetesRunner(connect=lambda _: kube, folder=tmp_path)
+    site.on("GET", "/api", answer({"versions": ["v1"]}))
+    await runner.check()
+    await runner.check()
+    assert site.asked == ["GET /api"]
+    site.on("GET", POD, text(503, "overloaded"))
+    with pytest.raises(Unavailable):
+        await kube.get(POD)
+    await runner.check()
+    assert site.asked[-2:] == [f"GET {POD}", "GET /api"]

@@ -53,6 +53,7 @@ class Bulkhead:
         self._throttled_in_a_row = 0
         self._refused = 0
         self._wait_seconds = 0.0
+        self._answered_at = -math.inf
 
     @asynccontextmanager
     async def place(self) -> AsyncGenerator[None, None]:
@@ -91,6 +92,7 @@ class Bulkhead:
         """The backend understood: it is there, whatever it said."""
         self._requests[verb, f"{status // 100}xx"] += 1
         self._throttled_in_a_row = 0
+        self._answered_at = anyio.current_time()
         if self._breaker is not None and self._breaker.answered():
             log.info("backend answers again", backend=self.name)
 
@@ -105,6 +107,7 @@ class Bulkhead:
     ) -> None:
         """No answer, or one that says that the backend is sick; `began` as `Breaker.failed`."""
         self._requests[verb, f"{status // 100}xx" if status else "none"] += 1
+        self._answered_at = -math.inf
         if self._breaker is not None and self._breaker.failed(caller, began=began):
             log.warning("backend is sick: calls are held back", backend=self.name, reason=reason)
 
@@ -115,6 +118,10 @@ class Bulkhead:
         doubled = FIRST_HOLD_SECONDS * 2**self._throttled_in_a_row
         self._throttled_in_a_row = min(self._throttled_in_a_row + 1, 10)
         self.hold(min(doubled, MAX_HOLD_SECONDS) if asked_seconds is None else asked_seconds)
+
+    def has_answered_within(self, seconds: float) -> bool:
+        """Whether the last request was answered, not longer ago than this."""
+        return anyio.current_time() - self._answered_at <= seconds
 
     def repeated(self) -> None:
         """A request is made again."""

@@ -14,6 +14,9 @@ from launch_async.wire.kubernetes.errors import KubeRefused
 
 OWN = ClusterKey()
 
+_STILL_THERE_SECONDS = 1.0
+"""For so long after its last answer a cluster need not be asked whether it is there."""
+
 Connect = Callable[[ClusterKey], KubeCluster]
 
 
@@ -58,7 +61,9 @@ class Clusters:
 
     async def check(self) -> None:
         """Raises Unavailable, or ConfigError, when the agent's own cluster cannot be used now."""
-        await (await self.get(OWN)).api.check()
+        api = (await self.get(OWN)).api
+        if not api.bulkhead.has_answered_within(_STILL_THERE_SECONDS):
+            await api.check()
 
     def views(self, why_stale: Callable[[Cluster], str] = lambda _: "") -> Sequence[BackendView]:
         """All that were used; `why_stale` as the field of a view."""
