@@ -31,6 +31,7 @@ from launch_async.adapters.runners.kubernetes.secret_bodies import (
     secret_body,
     services_secret_body,
 )
+from launch_async.adapters.runners.kubernetes.secret_calls import ensure_secret, secret_path
 from launch_async.adapters.runners.kubernetes.verdicts import Launched
 from launch_async.adapters.runners.kubernetes.watches import Station, type_of
 from launch_async.domain.errors import ItemError, Reason, Stage, Unavailable
@@ -105,10 +106,10 @@ async def begin(plan: Plan, order: LaunchOrder) -> Made:
     async with given_up(plan, made):
         if plan.logins:
             body = pull_secret_body(manifest, order, uid, plan.logins)
-            await _ensure(cluster, manifest.namespace, body)
+            await _ensure(plan, body)
         if plan.services and not whole:
             secret = services_secret_body(manifest, order, uid)
-            owner = decoded(await _ensure(cluster, manifest.namespace, secret), _Owner)
+            owner = decoded(await _ensure(plan, secret), _Owner)
             await make_services(
                 cluster,
                 plan.services,
@@ -130,7 +131,7 @@ async def finish(plan: Plan, order: LaunchOrder, made: Made) -> None:
     body = secret_body(manifest, order, made.launched.metadata.uid, fetch=plan.fetch)
     async with given_up(plan, made):
         with anyio.CancelScope(shield=True):  # each call has its time
-            await _ensure(plan.cluster, manifest.namespace, body)
+            await _ensure(plan, body)
 
 
 async def is_whole(cluster: Cluster, namespace: str, name: str) -> bool:
@@ -195,12 +196,6 @@ async def _delete_secret(station: Station, name: str) -> None:
                 )
 
 
-def secret_path(namespace: str, name: str = "") -> str:
-    """Of a Secret, or of all of them."""
-    path = f"/api/v1/namespaces/{namespace}/secrets"
-    return f"{path}/{name}" if name else path
-
-
 @asynccontextmanager
 async def given_up(plan: Plan, made: Made) -> AsyncGenerator[None, None]:
     """What breaks in the block is no launch: the object goes, whose pods would wait for ever.
@@ -248,16 +243,9 @@ async def _earlier(plan: Plan, order: LaunchOrder) -> Launched:
     return launched
 
 
-async def _ensure(cluster: Cluster, namespace: str, body: Mapping[str, Any]) -> bytes:
-    """Made, or made the same: never deleted, as a pod may be about to read it."""
+async def _ensure(plan: Plan, body: Mapping[str, Any]) -> bytes:
     try:
-        return await cluster.api.create(secret_path(namespace), body)
-    except KubeRefused as error:
-        if not error.exists:
-            raise _no_secret(error) from error
-    change = {key: body[key] for key in ("metadata", "data")}
-    try:
-        return await cluster.api.patch(secret_path(namespace, body["metadata"]["name"]), change)
+        return await ensure_secret(plan.cluster.api, body)
     except KubeRefused as error:
         raise _no_secret(error) from error
 

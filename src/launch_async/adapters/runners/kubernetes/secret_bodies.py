@@ -1,4 +1,5 @@
 """The Secrets of a run, owned by its object: the cluster removes them with it, so none can stay.
+So is that of a Job of the agent's own.
 
 They are made after the object, whose uid they name; a pod that is quicker waits for them.
 """
@@ -19,9 +20,11 @@ from launch_async.adapters.runners.kubernetes.names import (
     services_secret_name,
 )
 from launch_async.domain.image import DOCKER_HUB
+from launch_async.domain.secret import Secret
 from launch_async.ports.images import RegistryLogin
 from launch_async.ports.runner import LaunchOrder
 
+_LOGINS_TYPE = "kubernetes.io/dockerconfigjson"
 _DOCKER_HUB_KEY = "https://index.docker.io/v1/"
 """What a Docker config calls Docker Hub."""
 
@@ -51,9 +54,22 @@ def pull_secret_body(
     """The Secret with logins by registry (HOST or HOST:PORT), for the nodes that pull images."""
     metadata = _metadata(manifest, order, pull_secret_name(manifest.name), owner_uid)
     return {
-        **_secret(metadata, "kubernetes.io/dockerconfigjson", {}),
+        **_secret(metadata, _LOGINS_TYPE, {}),
         "data": pull_secret_data(logins),
     }
+
+
+def own_secret_body(
+    namespace: str, name: str, values: Mapping[str, Secret[str]], *, owner: Mapping[str, str]
+) -> dict[str, Any]:
+    """The Secret with the logins of a Job of the agent's own; `owner` is the reference to it."""
+    metadata = {
+        "name": name,
+        "namespace": namespace,
+        "labels": {MANAGED_LABEL: MANAGED_BY},
+        "ownerReferences": [dict(owner)],
+    }
+    return _secret(metadata, _LOGINS_TYPE, {key: one.reveal() for key, one in values.items()})
 
 
 def pull_secret_data(logins: Mapping[str, RegistryLogin]) -> dict[str, str]:
