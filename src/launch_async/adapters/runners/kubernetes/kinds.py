@@ -45,6 +45,9 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
         return "/".join(parts)
 
 
+JOBS = Kind(api_version="batch/v1", kind="Job", plural="jobs", namespaced=True)
+
+
 class _Resource(msgspec.Struct, frozen=True):
     name: str
     kind: str

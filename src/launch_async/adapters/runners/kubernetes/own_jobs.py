@@ -19,12 +19,8 @@ import anyio
 import structlog
 
 from launch_async.adapters.runners.kubernetes.clusters import OWN, Clusters, Connect
-from launch_async.adapters.runners.kubernetes.event_looks import (
-    AGAIN_SECONDS,
-    PATIENCE_SECONDS,
-    EventLooks,
-)
-from launch_async.adapters.runners.kubernetes.kinds import Kind
+from launch_async.adapters.runners.kubernetes.event_looks import EventLooks
+from launch_async.adapters.runners.kubernetes.kinds import JOBS
 from launch_async.adapters.runners.kubernetes.names import (
     IDENTITY_LABEL,
     ITEM_LABEL,
@@ -32,15 +28,15 @@ from launch_async.adapters.runners.kubernetes.names import (
     MANAGED_LABEL,
     label_value,
 )
-from launch_async.adapters.runners.kubernetes.objects import Event, Job, Pod
+from launch_async.adapters.runners.kubernetes.objects import Event, Job
 from launch_async.adapters.runners.kubernetes.own_log import OwnLog
-from launch_async.adapters.runners.kubernetes.own_secret import give_secret
+from launch_async.adapters.runners.kubernetes.own_run import OwnRun, find_job, pauses
+from launch_async.adapters.runners.kubernetes.refusals import refused_own
 from launch_async.adapters.runners.kubernetes.spots import Spot
-from launch_async.adapters.runners.kubernetes.verdicts import judge, judge_gone
-from launch_async.adapters.runners.kubernetes.watches import Station, Watches, now
+from launch_async.adapters.runners.kubernetes.watches import Station, Watches
 from launch_async.domain.errors import ConfigError, Unavailable, gravest
 from launch_async.domain.merge import merge
-from launch_async.domain.run import RunEnd, RunState, RunStatus, StartCause
+from launch_async.domain.run import RunEnd, RunState, StartCause
 from launch_async.kit.bells import Bell
 from launch_async.ports.backends import BackendView
 from launch_async.ports.cluster_jobs import ClusterJob, Feed, SecretData
@@ -49,17 +45,12 @@ from launch_async.wire.kubernetes.errors import KubeRefused, decoded
 
 ABOUT_ANNOTATION = "launch-async/about"
 
-_OWNER = {"apiVersion": "batch/v1", "kind": "Job"}
-_JOBS = Kind(api_version="batch/v1", kind="Job", plural="jobs", namespaced=True)
 _SYNC_SECONDS = 60.0
 _START_SECONDS = 300.0
 _LOOK_SECONDS = 10.0
-_RENEW_SECONDS = 600.0
 _LOG_SECONDS = 15.0
 """How long the log of a pod that has ended may take."""
 _STOP_SECONDS = 45.0
-_FIRST_PAUSE_SECONDS = 0.1
-_MAX_PAUSE_SECONDS = 1.0
 _HOPELESS = frozenset(
     {
         StartCause.IMAGE,
@@ -121,15 +112,15 @@ class OwnJobs:
         station = await self._station(job)
         ended = False
         with self._watches.follow(label_value(job.name)) as bell:
-            made = await self._made(station, job, prepare)
-            run = _Run(station, job.name, made.metadata.uid)
+            run = OwnRun(station, await self._made(station, job, prepare))
             try:
-                await _give(run, secret)
+                if secret is not None:
+                    await run.give(secret)
                 end = await self._followed(run, job, secret, feed, say, bell)
                 ended = True
             finally:
                 with anyio.move_on_after(_STOP_SECONDS, shield=True):
-                    await _let_go(run, wait=not ended)
+                    await run.let_go(wait=not ended)
                 station.forget(run.item, run.uid)
         return end
 
@@ -138,7 +129,7 @@ class OwnJobs:
             cluster = await self._clusters.get(OWN)
         except ConfigError as error:
             raise Unavailable(str(error)) from error
-        spot = Spot(namespace=job.namespace or cluster.api.namespace, kind=_JOBS)
+        spot = Spot(namespace=job.namespace or cluster.api.namespace, kind=JOBS)
         station = self._watches.station(spot, cluster, self._identity)
         for informer in (station.informer, station.pods.informer):
             with anyio.move_on_after(_SYNC_SECONDS):
@@ -152,10 +143,10 @@ class OwnJobs:
         self, station: Station, job: ClusterJob, prepare: Callable[[], Awaitable[None]]
     ) -> Job:
         """The Job of this name: an earlier life's, else a new one once that is gone."""
-        pause = _FIRST_PAUSE_SECONDS
+        waits = pauses()
         until = anyio.current_time() + _SYNC_SECONDS
         while True:
-            found = await _find(station, job.name)
+            found = await find_job(station, job.name)
             if found is None:
                 await prepare()
                 # Once it is sent it may be there: it must be known, to be deleted.
@@ -171,8 +162,7 @@ class OwnJobs:
             if anyio.current_time() > until:
                 msg = f"The Job {job.name} of an earlier try is still being deleted."
                 raise Unavailable(msg)
-            await anyio.sleep(pause)
-            pause = min(2 * pause, _MAX_PAUSE_SECONDS)
+            await anyio.sleep(next(waits))
         station.born(found)
         return found
 
@@ -183,7 +173,7 @@ class OwnJobs:
         except KubeRefused as error:
             if error.exists:
                 return None
-            raise _refused(error, station.spot.namespace) from error
+            raise refused_own(error, "Job", station.spot.namespace) from error
         return decoded(content, Job)
 
     def _body(self, job: ClusterJob) -> dict[str, Any]:
@@ -195,8 +185,8 @@ class OwnJobs:
         marked = {"labels": {**job.labels, **labels}, "annotations": dict(job.annotations)}
         about = {ABOUT_ANNOTATION: job.about}
         return {
-            "apiVersion": _JOBS.api_version,
-            "kind": _JOBS.kind,
+            "apiVersion": JOBS.api_version,
+            "kind": JOBS.kind,
             "metadata": merge({"name": job.name, "annotations": about}, marked),
             "spec": merge(job.spec, {"template": {"metadata": {"labels": labels}}}),
         }
@@ -210,7 +200,7 @@ class OwnJobs:
 
     async def _followed(  # noqa: PLR0917
         self,
-        run: "_Run",
+        run: OwnRun,
         job: ClusterJob,
         secret: SecretData | None,
         feed: Feed,
@@ -225,7 +215,7 @@ class OwnJobs:
                 with self._watches.follow(run.item) as heard:
                     tasks.start_soon(printed.follow, heard, name=f"log of {run.name}")
                     if secret is not None:
-                        tasks.start_soon(_renew, run, secret, name=f"logins of {run.name}")
+                        tasks.start_soon(run.renew, secret, name=f"logins of {run.name}")
                     ends.append(await self._end_of(run, say, bell))
                     if printed.has_begun():
                         with anyio.move_on_after(_LOG_SECONDS):
@@ -235,23 +225,21 @@ class OwnJobs:
             raise gravest(errors) from None
         return ends[0]
 
-    async def _end_of(self, run: "_Run", say: Say, bell: Bell) -> RunEnd:
-        say = _once_each(say)
+    async def _end_of(self, run: OwnRun, say: Say, bell: Bell) -> RunEnd:
+        say, looks = _once_each(say), self._events.begin()
         held_up_at = math.inf
         events: tuple[Event, ...] = ()
-        ask_at = anyio.current_time() + PATIENCE_SECONDS
         while True:
             status, time = run.look(events), anyio.current_time()
             if status.end is not None:
                 return status.end
+            if looks.is_due(status):
+                events = await looks.of(run.station, run.item, run.uid)
+                continue
             if status.state is not RunState.STARTING:
                 held_up_at = math.inf
                 if status.state is RunState.UNKNOWN:
                     say(f"the cluster does not say how it is: {status.detail}")
-            elif time >= ask_at:
-                events = await self._events.of(run.station, run.item, run.uid)
-                ask_at = time + AGAIN_SECONDS
-                continue
             else:
                 say(f"waiting for the cluster: {status.detail}")
                 held_up_at = min(held_up_at, time) if status.cause in _HOPELESS else math.inf
@@ -261,41 +249,6 @@ class OwnJobs:
             patience = min(_LOOK_SECONDS, held_up_at + self._start_seconds - time)
             with anyio.move_on_after(patience):
                 await bell.wait()
-
-
-class _Run:
-    """One Job that is there."""
-
-    def __init__(self, station: Station, name: str, uid: str) -> None:
-        self.station = station
-        self.name = name
-        self.uid = uid
-        self.item = label_value(name)
-
-    @property
-    def path(self) -> str:
-        return self.station.spot.path(self.name)
-
-    def pods(self) -> Sequence[Pod]:
-        """Its own, also those that are gone; an earlier Job of the name may have left some."""
-        return tuple(
-            pod
-            for pod in self.station.pods.of(self.item)
-            if any(one.uid == self.uid for one in pod.metadata.owner_references or ())
-        )
-
-    def look(self, events: Sequence[Event]) -> RunStatus:
-        """From memory."""
-        why = self.station.why_not_fresh
-        if why:
-            return RunStatus(state=RunState.UNKNOWN, detail=why)
-        seen = self.station.see(self.uid)
-        if seen is None:
-            return RunStatus(state=RunState.UNKNOWN, detail="its Job is not listed")
-        if seen.there:
-            return judge(seen.launched, self.pods(), events=events, now=now())
-        end = judge_gone(seen.launched, self.pods(), now=now())
-        return RunStatus(state=RunState.ENDED, end=end)
 
 
 def _once_each(say: Say) -> Say:
@@ -309,65 +262,3 @@ def _once_each(say: Say) -> Say:
         last = text
 
     return changed
-
-
-async def _find(station: Station, name: str) -> Job | None:
-    try:
-        return decoded(await station.cluster.api.get(station.spot.path(name)), Job)
-    except KubeRefused as error:
-        if error.not_found:
-            return None
-        raise _refused(error, station.spot.namespace) from error
-
-
-async def _give(run: _Run, secret: SecretData | None) -> None:
-    if secret is None:
-        return
-    data = await secret()
-    try:
-        await give_secret(
-            run.station.cluster.api,
-            run.station.spot.namespace,
-            run.name,
-            data,
-            owner={**_OWNER, "name": run.name, "uid": run.uid},
-        )
-    except KubeRefused as error:
-        raise _refused(error, run.station.spot.namespace, what="Secrets") from error
-
-
-async def _renew(run: _Run, secret: SecretData) -> None:
-    """A build may last longer than a token."""
-    while True:
-        await anyio.sleep(_RENEW_SECONDS)
-        try:
-            await _give(run, secret)
-        except Unavailable as error:
-            log.warning("logins of a job are not renewed", name=run.name, why=str(error))
-
-
-async def _let_go(run: _Run, *, wait: bool) -> None:
-    """Delete it; with `wait` until its pods are gone, which it is only after."""
-    api = run.station.cluster.api
-    pause = _FIRST_PAUSE_SECONDS
-    try:
-        await api.delete(run.path, propagation="Foreground" if wait else "Background", uid=run.uid)
-        while wait:
-            await anyio.sleep(pause)
-            pause = min(2 * pause, _MAX_PAUSE_SECONDS)
-            found = await _find(run.station, run.name)
-            wait = found is not None and found.metadata.uid == run.uid
-    except (KubeRefused, Unavailable) as error:
-        if isinstance(error, KubeRefused) and (error.not_found or error.conflict):
-            return
-        log.warning("a job stays in the cluster for a while", name=run.name, why=str(error))
-
-
-def _refused(error: KubeRefused, namespace: str, what: str = "Jobs") -> Unavailable:
-    if error.forbidden:
-        remedy = f"Let the agent's service account make {what} in the namespace {namespace}."
-    elif error.not_found:
-        remedy = f"Make the namespace {namespace}, or name another."
-    else:
-        remedy = "Correct the builder's settings."
-    return Unavailable(f"The cluster does not take a build: {error.message}. {remedy}")

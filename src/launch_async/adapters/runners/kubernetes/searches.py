@@ -5,11 +5,9 @@ from collections.abc import Sequence
 import structlog
 
 from launch_async.adapters.runners.kubernetes.clusters import OWN, Cluster, Clusters
-from launch_async.adapters.runners.kubernetes.kinds import Kind
+from launch_async.adapters.runners.kubernetes.kinds import JOBS, Kind
 from launch_async.adapters.runners.kubernetes.spots import ClusterKey, Spot, Spots
 from launch_async.domain.errors import ConfigError, ItemError, Unavailable
-
-JOBS = Kind(api_version="batch/v1", kind="Job", plural="jobs", namespaced=True)
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
