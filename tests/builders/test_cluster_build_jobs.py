@@ -1,5 +1,7 @@
 """The Jobs of builds in a cluster, what their logs tell, and the contexts that they get."""
 
+import base64
+import json
 import os
 import tarfile
 from collections.abc import Callable, Mapping
@@ -55,7 +57,7 @@ class PlayedJobs:
         if self._seen is not None:
             self.files.append(sorted(str(path) for path in self._seen.rglob("*.gz")))
         if secret is not None:
-            self.secrets.append(await secret())
+            self.secrets += [await secret() for _ in range(2)]  # at first, and as logins expire
         await feed(self.printed)
         return self.end
 
@@ -275,6 +277,23 @@ async def test_a_build_gets_the_logins_that_it_needs_and_no_others(
     assert {"name": "secret-0", "secret": {"secretName": job.name, "items": items}} in volumes
     mount = {"name": "secret-0", "mountPath": "/kaniko/.docker", "readOnly": True}
     assert mount in container_of(job)["volumeMounts"]
+
+
+async def test_logins_are_asked_for_once_at_first_and_anew_as_they_expire(
+    volume: Path, order: ImageBuild
+) -> None:
+    passwords = [Secret("first-sesame"), Secret("second-sesame")]
+    renewed = [RegistryLogin(username="name", password=password) for password in passwords]
+    logins = KnownLogins({"private.example": renewed})
+    jobs = PlayedJobs()
+    await builder_of(KANIKO, volume, jobs, logins=logins).build(order, lambda _: None)
+
+    contents = [secret[".dockerconfigjson"].reveal() for secret in jobs.secrets]
+    entries = [json.loads(content)["auths"]["private.example"]["auth"] for content in contents]
+    assert [base64.b64decode(entry).decode() for entry in entries] == [
+        f"name:{password.reveal()}" for password in passwords
+    ]
+    assert logins.asked.count("private.example/base:1") == 2
 
 
 OF_CLOUDS = {**KANIKO, "secret-name": "there", "secret-key": "k"}

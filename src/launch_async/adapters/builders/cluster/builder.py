@@ -137,14 +137,17 @@ class ClusterBuilder:
 
     async def _secret(self, build: ImageBuild) -> SecretData | None:
         """None: others see to it, or no login is needed that we know of."""
+        if not self._settings.own_logins:
+            return None
         images = (*images_of(build), *bases_of(build))
+        asked = [await auths_of(self._logins, images)]
+        if not any(asked):
+            return None
 
         async def logins() -> dict[str, Secret[str]]:
-            auths = await auths_of(self._logins, images)
+            auths = asked.pop() if asked else await auths_of(self._logins, images)
             return {LOGINS_KEY: Secret(msgspec.json.encode({"auths": auths}).decode())}
 
-        if not self._settings.own_logins or not await auths_of(self._logins, images):
-            return None
         return logins
 
     def _error(self, build: ImageBuild, end: RunEnd, steps: Steps) -> LaunchError:
