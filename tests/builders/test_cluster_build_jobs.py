@@ -166,8 +166,8 @@ async def test_buildkit_is_told_all_of_the_order(volume: Path, order: ImageBuild
 
     args = container_of(job)["args"]
     assert set(args) >= {
-        "--local=context=/work/context",
-        "--local=dockerfile=/work/context/docker",
+        "--local=context=/build/context",
+        "--local=dockerfile=/build/context/docker",
         "--opt=filename=Dockerfile",
         "--opt=platform=linux/arm64",
         "--opt=target=last",

@@ -13,7 +13,7 @@ from launch_async.adapters.builders.cluster.executors import CONTAINER, CONTEXT,
 from launch_async.adapters.builders.steps import PlainSteps
 from launch_async.ports.images import ImageBuild, Say
 
-_WORK = "/work"
+_WORK = "/build"
 _USER = 1000
 _NOT_BEGUN = 97
 
@@ -81,9 +81,9 @@ class Buildkit:
             "args": words,
             "env": [{"name": name, "value": value} for name, value in env.items()],
             "securityContext": self._security(),
-            "volumeMounts": [{"name": "work", "mountPath": _WORK}],
+            "volumeMounts": [{"name": "build", "mountPath": _WORK}],
         }
-        return Part(container=container, volumes=({"name": "work", "emptyDir": {}},))
+        return Part(container=container, volumes=({"name": "build", "emptyDir": {}},))
 
     def steps(self, say: Say) -> PlainSteps:
         """Reads `buildctl`'s plain progress."""
