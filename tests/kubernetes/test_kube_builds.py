@@ -255,6 +255,19 @@ async def test_what_only_an_operator_can_mend_is_told_soon(site: BuildSite) -> N
     assert site.is_clean()
 
 
+async def test_a_claim_that_is_not_there_is_told_with_its_remedy(site: BuildSite) -> None:
+    claim = f"no-claim-{uuid.uuid4().hex[:8]}"
+    place = re.escape(f"the namespace {site.namespace}")
+    async with site.life(site.block(cluster={"context-claim": claim})) as builder:
+        with (
+            anyio.fail_after(45),
+            pytest.raises(Unavailable, match=f"{place} has no .* claim {claim}") as raised,
+        ):
+            await builder.build(site.order("FROM BASE\n"), unheard)
+        assert await until(site.is_clean, seconds=15)
+    assert "context-claim" in str(raised.value)
+
+
 @pytest.fixture(scope="module")
 def kaniko_stand_in(
     buildkit_on_node: None, tiny_image: str, tmp_path_factory: pytest.TempPathFactory

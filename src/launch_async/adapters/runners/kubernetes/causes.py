@@ -13,6 +13,7 @@ from launch_async.adapters.runners.kubernetes.containers import (
 from launch_async.adapters.runners.kubernetes.events_text import (
     CAUSES,
     latest,
+    missing_claim,
     pull_words,
     scheduler_words,
     short,
@@ -86,6 +87,12 @@ def why_waiting(pod: Pod, events: Sequence[Event], *, now: float) -> Wait:
         or _initializing(pod)
         or _usual(pod)
     )
+
+
+def claim_wanted(pod: Pod) -> str:
+    """The persistent volume claim for want of which no node is chosen; empty: that is not why."""
+    placed = _condition(pod, "PodScheduled")
+    return "" if placed is None or placed.true else missing_claim(placed.message)
 
 
 def _held(pod: Pod) -> Wait | None:

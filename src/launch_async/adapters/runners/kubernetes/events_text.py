@@ -42,6 +42,7 @@ _NEXT_REASON = re.compile(r", (?=\d+ )")
 _NUMBER = re.compile(r"^\d+ ")
 _POD_NAME = re.compile(r'^(?:Error creating: )?(?:pods? "[^"]*" is forbidden: )?')
 _QUOTA_USE = re.compile(r", used: .*?(?=, limited: )")
+_NO_CLAIM = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
 _BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*"(?:: (?:\w+: )?)?')
 _TRY = re.compile(r"^(?:rpc error: code = \w+ desc = )")
 
@@ -57,6 +58,12 @@ def scheduler_words(message: str) -> str:
     body = _TAIL.sub("", _COUNTS.sub("", " ".join(message.split())))
     reasons = [_NUMBER.sub("", part).rstrip(".") for part in _NEXT_REASON.split(body)]
     return short("; ".join(sorted(set(reasons))))
+
+
+def missing_claim(message: str) -> str:
+    """The persistent volume claim that the scheduler does not find; empty: it says of none."""
+    found = _NO_CLAIM.search(message)
+    return found[1] if found else ""
 
 
 def refusal_words(message: str) -> str:

@@ -36,7 +36,7 @@ from launch_async.adapters.runners.kubernetes.spots import Spot
 from launch_async.adapters.runners.kubernetes.watches import Station, Watches
 from launch_async.domain.errors import ConfigError, Unavailable, gravest
 from launch_async.domain.merge import merge
-from launch_async.domain.run import RunEnd, RunState, StartCause
+from launch_async.domain.run import RunEnd, RunState, RunStatus, StartCause
 from launch_async.kit.bells import Bell
 from launch_async.ports.backends import BackendView
 from launch_async.ports.cluster_jobs import ClusterJob, Feed, SecretData
@@ -47,6 +47,8 @@ ABOUT_ANNOTATION = "launch-async/about"
 
 _SYNC_SECONDS = 60.0
 _START_SECONDS = 300.0
+_CLAIM_SECONDS = 10.0
+"""How long for a persistent volume claim that is not there: a new one is seen at once."""
 _LOOK_SECONDS = 10.0
 _LOG_SECONDS = 15.0
 """How long the log of a pod that has ended may take."""
@@ -236,19 +238,30 @@ class OwnJobs:
             if looks.is_due(status):
                 events = await looks.of(run.station, run.item, run.uid)
                 continue
-            if status.state is not RunState.STARTING:
-                held_up_at = math.inf
-                if status.state is RunState.UNKNOWN:
-                    say(f"the cluster does not say how it is: {status.detail}")
-            else:
+            if status.state is RunState.STARTING:
                 say(f"waiting for the cluster: {status.detail}")
-                held_up_at = min(held_up_at, time) if status.cause in _HOPELESS else math.inf
-            if time - held_up_at >= self._start_seconds:
-                msg = f"The Job {run.name} does not begin: {status.detail}."
-                raise Unavailable(msg)
-            patience = min(_LOOK_SECONDS, held_up_at + self._start_seconds - time)
-            with anyio.move_on_after(patience):
+            elif status.state is RunState.UNKNOWN:
+                say(f"the cluster does not say how it is: {status.detail}")
+            why, within = self._hindrance(run, status)
+            held_up_at = min(held_up_at, time) if why else math.inf
+            patience = held_up_at + within - time
+            if patience <= 0:
+                raise Unavailable(f"The Job {run.name} does not begin: {why}")
+            with anyio.move_on_after(min(_LOOK_SECONDS, patience)):
                 await bell.wait()
+
+    def _hindrance(self, run: OwnRun, status: RunStatus) -> tuple[str, float]:
+        """What only an operator can mend, and how long it is waited for; empty: nothing."""
+        if status.state is not RunState.STARTING:
+            return "", math.inf
+        if claim := run.claim_wanted():
+            place = f"the namespace {run.station.spot.namespace}"
+            why = f"{place} has no persistent volume claim {claim}. Make it there, or correct"
+            within = min(_CLAIM_SECONDS, self._start_seconds)
+            return f"{why} context-claim or namespace of builder.cluster.", within
+        if status.cause in _HOPELESS:
+            return f"{status.detail}.", self._start_seconds
+        return "", math.inf
 
 
 def _once_each(say: Say) -> Say:

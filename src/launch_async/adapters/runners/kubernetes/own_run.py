@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import anyio
 import structlog
 
+from launch_async.adapters.runners.kubernetes.causes import claim_wanted
 from launch_async.adapters.runners.kubernetes.names import label_value
 from launch_async.adapters.runners.kubernetes.objects import Event, Job, Pod
 from launch_async.adapters.runners.kubernetes.refusals import refused_own
@@ -53,6 +54,10 @@ class OwnRun:
             return judge(seen.launched, self.pods(), events=events, now=now())
         end = judge_gone(seen.launched, self.pods(), now=now())
         return RunStatus(state=RunState.ENDED, end=end)
+
+    def claim_wanted(self) -> str:
+        """The persistent volume claim that is not there; empty: its pods do not wait for one."""
+        return next(filter(None, map(claim_wanted, self.pods())), "")
 
     async def give(self, secret: SecretData) -> None:
         """Its Secret, or what is in it by now.
