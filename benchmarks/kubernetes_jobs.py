@@ -6,16 +6,18 @@
 
 W&B's agent needs what `pip install "wandb[launch]"` brings: name a program of such an environment.
 
-port     suspended Jobs, each with its Secret, made 32 at once: `Runner.launch` beside a raw loop of
-         the same client that sends the same documents, by turns, in namespaces of their own. The
-         ratio is of each pair of rounds. Nobody watches in the raw loop.
-agents   items of suspended Jobs wait in 10 queues; an agent starts, and it counts from the first
-         Job to the last one. Ours and W&B's, each on queues of its own on one server; W&B's gets
-         fewer items, as it is slower, and nothing of ours runs beside it.
+port     Jobs, each with its Secret, made 32 at once: `Runner.launch` beside a raw loop of the same
+         client that sends the same documents, by turns, in namespaces of their own. The ratio is of
+         each pair of rounds. Nobody watches in the raw loop.
+agents   items wait in 10 queues; an agent starts, and it counts from the first Job to the last one.
+         Ours and W&B's, each on queues of its own on one server; W&B's gets fewer items, as it is
+         slower, and nothing of ours runs beside it.
 live     as many items as `--live`, whose pods run on nodes without containers (kwok). When all run,
          the agent is left alone for a minute: its memory, its CPU and its calls to the API server.
 
-The agent's budget of calls per second is lifted for it. Server, API server, etcd, controllers and
+`port` and `agents` have etcd and the API server alone, if the cluster is this machine's own: no
+controller works on the Jobs that were made while others still are. In another cluster they are
+suspended instead. The agent's budgets of calls per second are lifted. Server, API server, etcd and
 agent share this machine's processors. Everything has a time limit.
 """
 
@@ -30,7 +32,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import structlog
@@ -61,14 +63,30 @@ QUEUES = 10
 START_SECONDS = 60.0
 LIVE_SECONDS = 60.0
 IMAGE = "registry.example/team/image:tag"
+PREFIX = f"launch-bench-{os.getpid()}"
+CONTROLLERS = ("kubelet", "scheduler", "kcm")
+
+
+@contextmanager
+def without_controllers(cluster: Cluster) -> Iterator[None]:
+    """Only etcd and the API server; somebody else's cluster stays as it is."""
+    if not cluster.is_ours:
+        yield
+        return
+    for component in CONTROLLERS:
+        cluster.stop(component)
+    try:
+        yield
+    finally:
+        for component in reversed(CONTROLLERS):
+            cluster.start(component)
 
 
 @contextmanager
 def namespace(cluster: Cluster, name: str) -> Iterator[str]:
-    """One of the benchmark's own, gone with all that is in it."""
-    full = f"launch-bench-{os.getpid()}-{name}"
+    """One of the benchmark's own, that goes with all that is in it."""
+    full = f"{PREFIX}-{name}"
     cluster.call("POST", "/api/v1/namespaces", {"metadata": {"name": full}})
-    cluster.wait_for(f"/api/v1/namespaces/{full}/serviceaccounts/default")
     try:
         yield full
     finally:
@@ -76,7 +94,14 @@ def namespace(cluster: Cluster, name: str) -> Iterator[str]:
         cluster.call("DELETE", f"{jobs}?propagationPolicy=Background")
         cluster.call("DELETE", f"/api/v1/namespaces/{full}/pods?gracePeriodSeconds=0")
         cluster.delete(f"/api/v1/namespaces/{full}")
-        cluster.wait_gone(f"/api/v1/namespaces/{full}", seconds=600)
+
+
+def wait_removed(cluster: Cluster) -> None:
+    """Until the namespaces of this run are gone, which takes controllers."""
+    for one in cluster.get("/api/v1/namespaces")["items"]:
+        name = one["metadata"]["name"]
+        if name.startswith(PREFIX):
+            cluster.wait_gone(f"/api/v1/namespaces/{name}", seconds=600)
 
 
 def job_args(name: str, **spec: Any) -> dict[str, Any]:
@@ -98,8 +123,8 @@ def count_jobs(cluster: Cluster, name: str) -> int:
     return count_all(cluster, f"/apis/batch/v1/namespaces/{name}/jobs")
 
 
-def orders(name: str, count: int) -> Sequence[LaunchOrder]:
-    args = job_args(name, suspend=True)
+def orders(cluster: Cluster, name: str, count: int) -> Sequence[LaunchOrder]:
+    args = job_args(name, suspend=not cluster.is_ours)
     return [an_order(args, run_id=f"run{one:05}", item_id=f"item-{one}") for one in range(count)]
 
 
@@ -135,7 +160,7 @@ async def raw_rate(cluster: Cluster, name: str, count: int) -> float:
         await api.create(f"/api/v1/namespaces/{name}/secrets", secret)
 
     try:
-        return count / await at_once(AT_ONCE, make, orders(name, count))
+        return count / await at_once(AT_ONCE, make, orders(cluster, name, count))
     finally:
         await api.close()
 
@@ -156,7 +181,7 @@ async def port_rate(cluster: Cluster, name: str, count: int) -> float:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(runner.serve)
-                seconds = await at_once(AT_ONCE, runner.launch, orders(name, count))
+                seconds = await at_once(AT_ONCE, runner.launch, orders(cluster, name, count))
                 tasks.cancel_scope.cancel()
         finally:
             await runner.close()
@@ -175,6 +200,14 @@ def port(cluster: Cluster, rounds: int, count: int) -> None:
         ratios.append(rates[port_rate] / rates[raw_rate])
         print(f"{'':40} {rates[port_rate]:10.0f} {rates[raw_rate]:10.0f}", flush=True)
     print(f"  ratio: median {statistics.median(ratios):.2f}, worst {min(ratios):.2f}", flush=True)
+
+
+class Drained(NamedTuple):
+    """Jobs per second from the first to the last; the agent's CPU per item, and its RSS in MiB."""
+
+    rate: float
+    cpu_ms: float
+    rss: float
 
 
 class Field:
@@ -241,17 +274,17 @@ class Field:
         finally:
             program.kill()
 
-    def drain(self, name: str, label: str, count: int, within: float) -> tuple[float, float]:
-        """Jobs per second from the first to the last, and the agent's RSS in MiB then."""
+    def drain(self, name: str, label: str, count: int, within: float) -> Drained:
+        """An agent takes so many items from ten queues."""
         with namespace(self.cluster, label) as space:
-            queues = self.fill(label, count, job_args(space, suspend=True))
+            queues = self.fill(label, count, job_args(space, suspend=not self.cluster.is_ours))
             with self.agent(name, queues) as agent:
                 rate, made = self.watch(space, count, within)
-                rss = usage(agent.process.pid)[1]
+                cpu, rss = usage(agent.process.pid)
             if made < count:
                 print(f"  {name}: {made} of {count} after {within:.0f} s; it said:")
                 print(agent.output[-3000:], flush=True)
-            return rate, rss
+            return Drained(rate, 1000 * cpu / max(made, 1), rss)
 
     def watch(self, space: str, count: int, within: float) -> tuple[float, int]:
         deadline = time.monotonic() + within
@@ -267,18 +300,20 @@ class Field:
 
 
 def agents(field: Field, items: int, theirs: int) -> None:
-    ours_rate, ours_rss = field.drain(OURS, "ours", items, 300.0)
-    theirs_rate, theirs_rss = field.drain(THEIRS, "theirs", theirs, 300.0)
-    print(f"{'agents: suspended Jobs of 10 queues':40} {OURS:>12} {THEIRS:>12}")
+    a = field.drain(OURS, "ours", items, 300.0)
+    b = field.drain(THEIRS, "theirs", theirs, 300.0)
+    print(f"{'agents: Jobs of 10 queues':40} {OURS:>12} {THEIRS:>12}")
     print(f"{'items':40} {items:12} {theirs:12}")
-    print(f"{'Jobs per second':40} {ours_rate:12.1f} {theirs_rate:12.1f}")
-    print(f"{'RSS, MiB':40} {ours_rss:12.0f} {theirs_rss:12.0f}")
-    print(f"  ratio of rates: {ours_rate / max(theirs_rate, 1e-9):.1f}", flush=True)
+    print(f"{'Jobs per second':40} {a.rate:12.1f} {b.rate:12.1f}")
+    print(f"{'CPU per item, ms, with the start':40} {a.cpu_ms:12.1f} {b.cpu_ms:12.1f}")
+    print(f"{'RSS, MiB':40} {a.rss:12.0f} {b.rss:12.0f}")
+    print(f"  ratio of rates: {a.rate / max(b.rate, 1e-9):.1f}", flush=True)
 
 
 def live(field: Field, count: int) -> None:
     kwok = Kwok()
     with namespace(field.cluster, "live") as space:
+        field.cluster.wait_for(f"/api/v1/namespaces/{space}/serviceaccounts/default")
         args = job_args(space, pod=kwok.pod(), annotations=kwok.play(runs_for="3600s"))
         queues = field.fill("live", count, args)
         with field.agent(OURS, queues) as agent:
@@ -313,13 +348,16 @@ def main() -> None:
     if cluster is None:
         sys.exit(f"no Kubernetes cluster answers: {REMEDY}")
     with sharing(alone=True), tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        if said.rounds:
-            port(cluster, said.rounds, said.items)
+        stack.callback(wait_removed, cluster)
         server = stack.enter_context(ControlPlane.start(Path(folder) / "server"))
         field = Field(cluster, server, said.wandb, Path(folder), stack)
-        if said.items and said.theirs:
-            agents(field, said.items, said.theirs)
+        with without_controllers(cluster):
+            if said.rounds:
+                port(cluster, said.rounds, said.items)
+            if said.items and said.theirs:
+                agents(field, said.items, said.theirs)
         if said.live:
+            wait_removed(cluster)
             live(field, said.live)
 
 
