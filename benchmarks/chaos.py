@@ -20,31 +20,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "acceptance"))
 
-from agent_harness import ENDED, Fleet, RunningAgent
+from agent_harness import ENDED, Fleet
 from chaos_jobs import ITEM_LABEL, PROCESS, Job, Witnesses, jobs, promised
-from programs import ControlPlane, Program, Shell, program_environment
+from chaos_lives import CONFIG_FILE, PROGRESS_SECONDS, Kill, Lives, items_of, plan
+from programs import ControlPlane, Shell, program_environment
 
-PHASES = ("claiming", "preparing", "launching", "running", "reporting")
-EARLY = 0.3
-"""Share of the agent's lives that are cut short in their start."""
-IN_PHASE = 0.6
-"""Share of the other kills that wait for an item to enter a phase."""
-PHASE_SECONDS = 3.0
-PROGRESS_SECONDS = 20.0
-"""How long a kill waits for its progress: leases of a minute may hold up the rest."""
 DRAIN_SECONDS = 240.0
-ITEMS = """query Items($entity: String!, $queue: String!, $after: String) {
-  project(name: "model-registry", entityName: $entity) { runQueue(name: $queue) {
-    runQueueItems(first: 100, after: $after) {
-      edges { node { id state message } } pageInfo { hasNextPage endCursor }
-    }
-  } }
-}"""
 CONFIG = """
 queues: [processes, containers]
 max_jobs: 16
@@ -57,48 +41,6 @@ agent:
 """
 
 
-class Kill(msgspec.Struct, frozen=True, kw_only=True):
-    """One moment."""
-
-    whom: str
-    begun: int
-    """Jobs that must have begun; 0: it does not matter."""
-    phase: str = ""
-    """Then an item must enter this phase."""
-    seconds: float = 0.0
-    """Then so long."""
-    down: float = 0.0
-    """How long the server stays away."""
-
-
-def plan(seed: int, *, items: int, kills: int, server_kills: int) -> list[Kill]:
-    """The moments, spread over the first nine tenths of the drain; the same for the same seed."""
-    chance = random.Random(f"{seed} moments")
-    made: list[Kill] = []
-    for number in range(kills):
-        if chance.random() < EARLY:
-            kill = Kill(whom="agent", begun=0, seconds=round(chance.uniform(0.05, 2.0), 3))
-        else:
-            in_phase = chance.random() < IN_PHASE
-            kill = Kill(
-                whom="agent",
-                begun=round(0.9 * items * number / kills),
-                phase=chance.choice(PHASES) if in_phase else "",
-                seconds=round(chance.uniform(0, 0.05 if in_phase else 1.5), 3),
-            )
-        made.append(kill)
-    for number in range(server_kills):
-        share = (number + chance.random()) / server_kills
-        kill = Kill(
-            whom="server",
-            begun=round(0.9 * items * share),
-            seconds=round(chance.uniform(0, 1.0), 3),
-            down=round(chance.uniform(0, 3.0), 3),
-        )
-        made.insert(round(share * len(made)), kill)
-    return made
-
-
 class Chaos:
     """One server, one state folder, and the agent's lives in it."""
 
@@ -107,75 +49,26 @@ class Chaos:
         self._witnesses = witnesses
         self._log = state_dir.with_name("agent.log")
         self.pushed: dict[str, Job] = {}
-        self.lives = 0
-        fleet.shell.write("launch-config.yaml", CONFIG.format(state_dir=state_dir))
-        self.agent: Program | None = None
+        self.lives = Lives(fleet.shell, self._keep)
+        fleet.shell.write(CONFIG_FILE, CONFIG.format(state_dir=state_dir))
 
     def push(self, todo: list[Job], job: str) -> None:
         for one in todo:
             spec = one.spec(job=job, image=self._witnesses.image, witness=self._witnesses.file)
             self.pushed[self._fleet.push(one.queue, **spec)] = one
 
-    def begin_life(self) -> Program:
-        self.lives += 1
-        command = ["launch-async", "agent", "-c", "launch-config.yaml"]
-        self.agent = Program(command, env=self._fleet.shell.env, cwd=self._fleet.shell.folder)
-        return self.agent
-
-    def end_life(self, *, kill: bool) -> int:
-        """The agent's exit code."""
-        assert self.agent is not None
-        if kill:
-            code = self.agent.process.poll()
-            if code is not None:
-                self.agent.end()  # all of its output is read then
-                raise AssertionError(f"it died by itself with {code}:\n{self.agent.output}")
-            self.agent.process.kill()
-        else:
-            self.agent.interrupt()
-        code = self.agent.wait(within_seconds=60)
-        with self._log.open("a") as log:
-            log.write(f"--- life {self.lives}\n{self.agent.output}")
-        return code
-
     def suffer(self, kills: list[Kill]) -> None:
         """Live and die as planned; a last life goes on."""
-        agent = self.begin_life()
-        for kill in kills:
-            self._wait_for(kill.begun)
-            if kill.phase:
-                self._wait_for_phase(agent, kill.phase)
-            time.sleep(kill.seconds)
-            if kill.whom == "agent":
-                self.end_life(kill=True)
-                agent = self.begin_life()
-            else:
-                control_plane = self._fleet.control_plane
-                control_plane.program.kill()
-                time.sleep(kill.down)
-                control_plane.restart()
+        self.lives.begin()
+        self.lives.suffer(kills, wait_for=self._wait_for, strike=self._strike)
 
     def items(self) -> dict[str, dict[str, Any]]:
         """All items as the queues know them."""
-        found: dict[str, dict[str, Any]] = {}
-        for queue in ("processes", "containers"):
-            after = None
-            while True:
-                answer = self._fleet.control_plane.ask(
-                    ITEMS, entity=self._fleet.entity, queue=queue, after=after
-                )
-                page = answer["project"]["runQueue"]["runQueueItems"]
-                found |= {edge["node"]["id"]: edge["node"] for edge in page["edges"]}
-                if not page["pageInfo"]["hasNextPage"]:
-                    break
-                after = page["pageInfo"]["endCursor"]
-        return found
+        return {**items_of(self._fleet, "processes"), **items_of(self._fleet, "containers")}
 
     def drain(self) -> None:
         """Until every item has ended and the agent is done with all; or until time is up."""
-        assert self.agent is not None
-        admin = self.agent.wait_for(r'"url": "(http://[^"]+)", "event": "admin endpoint"')[1]
-        running = RunningAgent(self.agent, admin)
+        running = self.lives.running()
         end = time.monotonic() + DRAIN_SECONDS
         while time.monotonic() < end:
             states = [item["state"] for item in self.items().values()]
@@ -204,12 +97,19 @@ class Chaos:
                 return
             time.sleep(0.05)
 
-    def _wait_for_phase(self, agent: Program, phase: str) -> None:
-        """The next time that an item enters it in this life; not for ever."""
-        seen = agent.output.count(f'"phase": "{phase}"')
-        end = time.monotonic() + PHASE_SECONDS
-        while agent.output.count(f'"phase": "{phase}"') <= seen and time.monotonic() < end:
-            time.sleep(0.005)
+    def _strike(self, kill: Kill) -> None:
+        if kill.whom == "agent":
+            self.lives.end(kill=True)
+            self.lives.begin()
+            return
+        control_plane = self._fleet.control_plane
+        control_plane.program.kill()
+        time.sleep(kill.down)
+        control_plane.restart()
+
+    def _keep(self, output: str) -> None:
+        with self._log.open("a") as log:
+            log.write(f"--- life {self.lives.begun}\n{output}")
 
 
 def faults_of(
@@ -282,10 +182,9 @@ def run(folder: Path, todo: list[Job], moments: list[Kill], began: float) -> boo
             chaos.suffer(moments)
             print(f"last kill after {time.monotonic() - began:.0f} s", flush=True)
             chaos.drain()
-            code = chaos.end_life(kill=False)
+            code = chaos.lives.end(kill=False)
         finally:
-            if chaos.agent is not None:
-                chaos.agent.kill()
+            chaos.lives.drop()
         faults = faults_of(
             chaos.pushed,
             items=chaos.items(),

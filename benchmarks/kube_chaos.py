@@ -44,7 +44,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "acceptance"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "kubernetes"))
 
 from agent_harness import ENDED, PROJECT, RunningAgent
-from chaos import ITEMS, PHASE_SECONDS, PROGRESS_SECONDS, Kill, plan
+from chaos_lives import CONFIG_FILE, PROGRESS_SECONDS, Kill, Lives, items_of, plan
 from cluster_tools import REMEDY, Cluster, Kwok, find_cluster, script, sharing
 from kube_audit import WATCHES, label_of
 from kube_chaos_parts import Part, faults_of, parts
@@ -75,15 +75,13 @@ class KubeChaos:
         self.pushed: dict[str, Part] = {}
         self.again: list[str] = []
         """Items that were stranded, cancelled and pushed again."""
-        self.lives = self.kills = 0
         self.output: list[str] = []
-        self.agent: Program | None = None
+        self.lives = Lives(field.fleet.shell, self.output.append)
         self._without_journal = without_journal
         self._by_label: dict[str, Part] = {}
         self._told: set[tuple[str, str]] = set()
         field.audit.on_pod = self.speak_for
-        text = field.config(max_jobs=at_once, waiting=16)
-        field.fleet.shell.write("launch-config.yaml", text)
+        field.fleet.shell.write(CONFIG_FILE, field.config(max_jobs=at_once, waiting=16))
 
     def push(self, todo: Sequence[Part]) -> None:
         for part in todo:
@@ -106,70 +104,37 @@ class KubeChaos:
             _end_run(self.field, run, part.code)
 
     def begin_life(self) -> Program:
-        self.lives += 1
         if self._without_journal:
             for path in self.field.state_dir.glob("journal.sqlite*"):
                 path.unlink()
             self._lapse()
-        command = ["launch-async", "agent", "-c", "launch-config.yaml"]
-        shell = self.field.fleet.shell
-        self.agent = Program(command, env=shell.env, cwd=shell.folder)
-        return self.agent
-
-    def end_life(self, *, kill: bool) -> int:
-        """The agent's exit code."""
-        assert self.agent is not None
-        if kill:
-            code = self.agent.process.poll()
-            if code is not None:
-                self.agent.end()
-                raise AssertionError(f"it died by itself with {code}:\n{self.agent.output}")
-            self.agent.process.kill()
-            self.kills += 1
-        else:
-            self.agent.interrupt()
-        code = self.agent.wait(within_seconds=60)
-        self.output.append(self.agent.output)
-        return code
+        return self.lives.begin()
 
     def suffer(self, kills: Sequence[Kill], components: Sequence[str]) -> None:
         """Live and die as planned; a last life goes on."""
         restarts = iter(components)
-        agent = self.begin_life()
-        for kill in kills:
-            self._wait_for(kill.begun)
-            if kill.phase:
-                self._wait_for_phase(agent, kill.phase)
-            time.sleep(kill.seconds)
+
+        def strike(kill: Kill) -> None:
             if kill.whom == "agent":
-                self.end_life(kill=True)
-                agent = self.begin_life()
+                self.lives.end(kill=True)
+                self.begin_life()
             else:
                 self._restart(next(restarts))
+
+        self.begin_life()
+        self.lives.suffer(kills, wait_for=self._wait_for, strike=strike)
         if any(kill.whom == "agent" for kill in kills):
-            self.end_life(kill=True)
+            self.lives.end(kill=True)
             self._lapse()
             self.begin_life()
 
-    def items(self) -> dict[str, dict[str, Any]]:
+    def items(self) -> Mapping[str, dict[str, Any]]:
         """All items, as their queue has them."""
-        fleet, after = self.field.fleet, None
-        found: dict[str, dict[str, Any]] = {}
-        while True:
-            answer = fleet.control_plane.ask(
-                ITEMS, entity=fleet.entity, queue=self.field.queue, after=after
-            )
-            page = answer["project"]["runQueue"]["runQueueItems"]
-            found |= {edge["node"]["id"]: edge["node"] for edge in page["edges"]}
-            if not page["pageInfo"]["hasNextPage"]:
-                return found
-            after = page["pageInfo"]["endCursor"]
+        return items_of(self.field.fleet, self.field.queue)
 
     def drain(self) -> RunningAgent:
         """Until every item has ended and the agent is done with all; or until time is up."""
-        assert self.agent is not None
-        admin = self.agent.wait_for(r'"url": "(http://[^"]+)", "event": "admin endpoint"')[1]
-        running = RunningAgent(self.agent, admin)
+        running = self.lives.running()
         end, still = time.monotonic() + DRAIN_SECONDS, time.monotonic()
         before: set[str] = set()
         while time.monotonic() < end:
@@ -219,13 +184,6 @@ class KubeChaos:
 
         if begun:
             self.field.audit.wait_for(enough, within_seconds=PROGRESS_SECONDS)
-
-    def _wait_for_phase(self, agent: Program, phase: str) -> None:
-        """The next time that an item enters it in this life; not for ever."""
-        seen = agent.output.count(f'"phase": "{phase}"')
-        end = time.monotonic() + PHASE_SECONDS
-        while agent.output.count(f'"phase": "{phase}"') <= seen and time.monotonic() < end:
-            time.sleep(0.005)
 
 
 def leftovers_of(chaos: KubeChaos, agent: RunningAgent, *, restarts: int) -> list[str]:
@@ -307,13 +265,12 @@ def run(cluster: Cluster, folder: Path, said: argparse.Namespace) -> bool:
             after = rss_mb(agent.program.process.pid)
             time.sleep(1)  # a watch tells the witness of what it saw last
             wrong = leftovers_of(chaos, agent, restarts=len(components))
-            code = chaos.end_life(kill=False)
+            code = chaos.lives.end(kill=False)
             growth = after / idle_rss(chaos)
             if growth > MAX_GROWTH:
                 wrong.append(f"memory: {growth:.2f} of an idle agent's")
         finally:
-            if chaos.agent is not None:
-                chaos.agent.kill()
+            chaos.lives.drop()
         faults = faults_of(
             chaos.pushed,
             items=chaos.items(),
@@ -326,7 +283,7 @@ def run(cluster: Cluster, folder: Path, said: argparse.Namespace) -> bool:
     for one in wrong:
         print("left:", one)
     print(
-        f"agent killed {chaos.kills} times, restarts {components};",
+        f"agent killed {chaos.lives.killed} times, restarts {components};",
         f"pushed again {len(chaos.again)}, wrong={counts['wrong']} left={len(wrong)} exit={code},",
         f"memory {after:.0f} MiB, {growth:.2f} of an idle agent's,",
         f"in {time.monotonic() - began:.0f} s",
@@ -341,7 +298,7 @@ def idle_rss(chaos: KubeChaos) -> float:
     program.wait_for("agent registered")
     time.sleep(2)
     rss = rss_mb(program.process.pid)
-    chaos.end_life(kill=False)
+    chaos.lives.end(kill=False)
     return rss
 
 

@@ -1,15 +1,13 @@
 """The chaos run on a small scale, and what it would say if something went wrong."""
 
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos import faults_of, plan
+from benchmark_runs import run_benchmark
+from chaos import faults_of
 from chaos_jobs import Job, jobs
+from chaos_lives import plan
 
-PROGRAM = Path(__file__).parents[2] / "benchmarks" / "chaos.py"
 RUN_SECONDS = 420
 FINE = Job(number=0, contained=False, told=True, seconds=0, code=0)
 FINISHED = {"state": "FINISHED", "message": None}
@@ -19,13 +17,7 @@ FINISHED = {"state": "FINISHED", "message": None}
 @pytest.mark.docker
 def test_no_kill_loses_or_doubles_an_item(tiny_image: str):
     words = ["--items", "24", "--kills", "5", "--server-kills", "1"]
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), *words],
-        capture_output=True,
-        text=True,
-        timeout=RUN_SECONDS,
-        check=False,
-    )
+    done = run_benchmark("chaos.py", *words, seconds=RUN_SECONDS)
     said = done.stdout.splitlines()
     assert (done.returncode, said[-1]) == (0, "lost=0 doubled=0 of 24"), done.stdout + done.stderr
 

@@ -1,15 +1,12 @@
 """The chaos run on Kubernetes on a small scale, and what it would say if something went wrong."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from benchmark_runs import run_benchmark
 from kube_chaos_parts import Part, faults_of, parts
 
-PROGRAM = Path(__file__).parents[2] / "benchmarks" / "kube_chaos.py"
 NO_CLUSTER = 2
 RUN_SECONDS = 420
 FINE = Part(number=0, seconds=0, code=0, told=True)
@@ -22,13 +19,7 @@ STOPPED = {"state": "STOPPED", "message": None}
 @pytest.mark.acceptance
 def test_no_kill_of_the_agent_loses_or_doubles_a_job(miss: Callable[[str], NoReturn]) -> None:
     words = ["--items", "12", "--kills", "3", "--longest", "3"]
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), *words],
-        capture_output=True,
-        text=True,
-        timeout=RUN_SECONDS,
-        check=False,
-    )
+    done = run_benchmark("kube_chaos.py", *words, seconds=RUN_SECONDS)
     if done.returncode == NO_CLUSTER:
         miss(done.stdout.strip())
     said = done.stdout.splitlines()
