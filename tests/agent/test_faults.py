@@ -10,7 +10,7 @@ from fakes import DEADLINE_SECONDS, KEY, World, an_item, running, until
 from structlog.testing import capture_logs
 
 from launch_async.agent.timeouts import Timeouts
-from launch_async.domain.errors import AgentUnfit, ItemError, Reason, Unavailable
+from launch_async.domain.errors import AgentUnfit, ItemError, NotBegun, Reason, Unavailable
 from launch_async.domain.ids import ItemId, RunId
 from launch_async.domain.phase import Phase
 from launch_async.kit.clock import moment_at
@@ -76,6 +76,30 @@ async def test_a_backend_that_refuses_for_long_fails_the_item_when_nothing_runs(
     async with running(world.agent()) as agent:
         await until(lambda: agent.view().ended)
     assert world.service.failed[ItemId("q-1")][0].reason is Reason.BACKEND_UNAVAILABLE
+
+
+async def test_what_has_certainly_not_begun_fails_in_time_though_nobody_can_look():
+    world = World()
+    world.runner.errors.extend([NotBegun("no right to look")] * 100)
+    world.runner.plant("find", *[DOWN] * 1000)
+    world.service.push(an_item())
+    async with running(world.agent()) as agent:
+        await until(lambda: agent.view().ended)
+    [(outcome, *_)] = world.service.failed.values()
+    assert outcome.reason is Reason.BACKEND_UNAVAILABLE
+    assert "no right to look" in outcome.message
+
+
+async def test_what_may_have_begun_is_looked_for_whatever_later_tries_say():
+    world = World()
+    world.patience_seconds = DEADLINE_SECONDS
+    world.runner.errors.extend([DOWN, *[NotBegun("no right to look")] * 2])
+    async with running(world.agent()) as agent:
+        await until(lambda: agent.view().recovered)
+        before = world.runner.finds
+        world.service.push(an_item())
+        await until(lambda: agent.view().launched)
+    assert world.runner.finds - before == 3
 
 
 @pytest.mark.parametrize("part", ["job", "check"])

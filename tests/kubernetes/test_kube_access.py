@@ -19,6 +19,8 @@ import pytest
 import yaml
 from kube_site import KubeSite, answer, kube_site, status, wants
 
+from launch_async.adapters.runners.kubernetes.clusters import connector
+from launch_async.adapters.runners.kubernetes.runner import KubernetesRunner
 from launch_async.domain.errors import ConfigError, Unavailable
 from launch_async.wire.kubernetes.access import Access
 from launch_async.wire.kubernetes.cluster import KubeCluster
@@ -195,6 +197,19 @@ async def test_a_call_with_a_wrong_configuration_is_an_outage_of_that_cluster(tm
         await cluster.check()
     with pytest.raises(ConfigError, match="does not exist"):
         await cluster.open()
+
+
+async def test_a_runner_whose_cluster_is_wrongly_configured_is_away(tmp_path: Path):
+    connect = connector(
+        config_file=tmp_path / "none",
+        context=None,
+        environ=ENVIRON,
+        calls_per_second=1,
+        burst=1,
+    )
+    runner = KubernetesRunner(connect=connect, folder=tmp_path)
+    with pytest.raises(Unavailable, match=f"{tmp_path}/none does not exist"):
+        await runner.check()
 
 
 async def test_the_usual_file_is_read_when_nothing_names_another(site: KubeSite, tmp_path: Path):

@@ -228,7 +228,7 @@ async def test_a_server_that_is_silent_is_left_alone_for_a_while(site: KubeSite,
             with pytest.raises(Unavailable):
                 await kube.get(path)
         asked = len(site.asked)
-        with pytest.raises(Unavailable, match="held back") as caught:
+        with pytest.raises(Unavailable, match=f"held back.*{site.url}") as caught:
             await kube.get(PODS)
         with pytest.raises(Unavailable, match="held back"):
             await anext(kube.lines(PODS, {}, idle_seconds=9))

@@ -6,7 +6,8 @@ what every account may. Each right is taken away once, and what needed it says s
 
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from helm_tools import MINIMAL, Helm
 from kube_backend import KubernetesBackend
 
 from launch_async.adapters.leases.kubernetes import KubeLease
-from launch_async.domain.errors import AgentUnfit, ItemError, Unavailable
+from launch_async.adapters.runners.kubernetes.runner import KubernetesRunner
+from launch_async.domain.errors import AgentUnfit, ItemError, NotBegun, Unavailable
+from launch_async.domain.run import RunHandle
 from launch_async.ports.runner import LaunchOrder
 from launch_async.testing import Play, order_for
 from launch_async.testing.backends import end_of, printed
@@ -43,9 +46,9 @@ def rules_of(listed: str) -> list[Rule]:
     """A Role's rules, of lines as kubectl prints them."""
     rules = []
     for line in listed.splitlines():
-        resource, names, verbs = re.fullmatch(
-            r"(\S+) +\[\] +\[(.*?)\] +\[(.*)\]", line.strip()
-        ).groups()  # type: ignore[union-attr]
+        found = re.fullmatch(r"(\S+) +\[\] +\[(.*?)\] +\[(.*)\]", line.strip())
+        assert found is not None, line
+        resource, names, verbs = found.groups()
         name, _, group = resource.partition(".")
         rule = {"apiGroups": [group], "resources": [name], "verbs": verbs.split()}
         rules.append(rule | ({"resourceNames": names.split()} if names else {}))
@@ -142,6 +145,14 @@ async def launching(lab: Lab) -> str:
     return str(told.value)
 
 
+async def launching_unwatched(lab: Lab) -> str:
+    async with lab.life() as runner:
+        with pytest.raises(NotBegun) as told:
+            await runner.launch(lab.order())
+    assert not (lab.folder / "kubernetes/spots.json").exists(), "later lives would look there"
+    return str(told.value)
+
+
 async def launching_what_a_crash_left(lab: Lab, order: LaunchOrder | None = None) -> str:
     order = order or lab.order()
     async with lab.life() as runner:
@@ -152,28 +163,30 @@ async def launching_what_a_crash_left(lab: Lab, order: LaunchOrder | None = None
     return str(told.value)
 
 
-async def removing(lab: Lab) -> str:
+@asynccontextmanager
+async def an_ended_run(lab: Lab) -> AsyncGenerator[tuple[KubernetesRunner, RunHandle], None]:
     async with lab.life() as runner:
         handle = await runner.launch(lab.order())
         await end_of(runner, handle)
+        yield runner, handle
+
+
+async def removing(lab: Lab) -> str:
+    async with an_ended_run(lab) as (runner, handle):
         with pytest.raises(Unavailable) as told:
             await runner.remove(handle)
     return str(told.value)
 
 
 async def removing_the_keys(lab: Lab) -> str:
-    async with lab.life() as runner:
-        handle = await runner.launch(lab.order())
-        await end_of(runner, handle)
+    async with an_ended_run(lab) as (runner, handle):
         with structlog.testing.capture_logs() as logs:
             await runner.remove(handle)
     return await said_in(logs, "secrets stay")
 
 
 async def reading_logs(lab: Lab) -> str:
-    async with lab.life() as runner:
-        handle = await runner.launch(lab.order())
-        await end_of(runner, handle)
+    async with an_ended_run(lab) as (runner, handle):
         with pytest.raises(Unavailable) as told:
             await runner.log_tail(handle, lines=5)
     return str(told.value)
@@ -248,13 +261,13 @@ async def acquiring(lab: Lab) -> str:
 
 NEEDED_BY: dict[Right, Callable[[Lab], Awaitable[str]]] = {
     ("batch", "jobs", "create"): launching,
-    ("batch", "jobs", "list"): launching,
-    ("batch", "jobs", "watch"): launching,
+    ("batch", "jobs", "list"): launching_unwatched,
+    ("batch", "jobs", "watch"): launching_unwatched,
     ("batch", "jobs", "get"): launching_what_a_crash_left,
     ("batch", "jobs", "patch"): removing,
     ("batch", "jobs", "delete"): cancelling,
-    ("", "pods", "list"): launching,
-    ("", "pods", "watch"): launching,
+    ("", "pods", "list"): launching_unwatched,
+    ("", "pods", "watch"): launching_unwatched,
     ("", "pods", "delete"): ending_pods_that_take_their_time,
     ("", "pods/log", "get"): reading_logs,
     ("", "secrets", "create"): launching,

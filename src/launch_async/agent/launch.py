@@ -10,7 +10,7 @@ from launch_async.agent.insist import insist, pause_after
 from launch_async.agent.prepare import stopped_early, target_of
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Target, Tools
-from launch_async.domain.errors import Unavailable
+from launch_async.domain.errors import NotBegun, Unavailable
 from launch_async.domain.phase import Phase
 from launch_async.domain.run import FoundRun, RunHandle, Trace
 from launch_async.ports.runner import LaunchOrder, Runner
@@ -60,7 +60,8 @@ async def launch(tracked: Tracked, order: LaunchOrder, tools: Tools) -> RunHandl
     if tracked.stop.is_set():
         raise stopped_early(tracked)
     runner = target_of(tracked.item, tools).runner
-    if tracked.entry.phase is Phase.PREPARING:  # before the intent: what is absent starts nothing
+    fresh = tracked.entry.phase is Phase.PREPARING
+    if fresh:  # before the intent: what is absent starts nothing
         checked = partial(
             insist,
             runner.check,
@@ -73,20 +74,27 @@ async def launch(tracked: Tracked, order: LaunchOrder, tools: Tools) -> RunHandl
         if tracked.stop.is_set():
             raise stopped_early(tracked)
         await tools.table.move(tracked, Phase.LAUNCHING)
-    return await _launch(tracked, order, runner, tools)
+    return await _launch(tracked, order, runner, tools, fresh=fresh)
 
 
-async def _launch(tracked: Tracked, order: LaunchOrder, runner: Runner, tools: Tools) -> RunHandle:
+async def _launch(
+    tracked: Tracked, order: LaunchOrder, runner: Runner, tools: Tools, *, fresh: bool
+) -> RunHandle:
+    """`fresh`: no try before this one can have begun it."""
     deadline = anyio.current_time() + tools.patience_seconds
+    said = ""
     while True:
         try:
             handle = await tracked.stop.unless_set(partial(runner.launch, order))
         except Unavailable as error:
-            # The run may have begun all the same: only a look can tell.
-            log.warning("launch not answered, looking", reason=str(error))
+            fresh = fresh and isinstance(error, NotBegun)
+            if str(error) != said:
+                log.warning("launch not answered, trying again", reason=str(error))
+            said = str(error)
             tracked.detail = f"launching: {error}"
             await pause_after(error, tools)
-            found = await launched_before(tracked, tools)
+            # The run may have begun all the same: only a look can tell.
+            found = None if fresh else await launched_before(tracked, tools)
             if found is not None:
                 return found
             if tracked.stop.is_set():

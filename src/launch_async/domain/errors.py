@@ -4,6 +4,7 @@
 LaunchError
  ├─ ItemError      this item's user must act: the item fails, everything else goes on
  ├─ Unavailable    somebody else, later: retried in adapters with jitter and an end
+ │   └─ NotBegun   a launch that certainly has left nothing behind
  └─ AgentUnfit     a person must act now: the agent drains and exits with 3
 ```
 """
@@ -70,6 +71,10 @@ class Unavailable(LaunchError):
     def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class NotBegun(Unavailable):
+    """A backend did not begin a run, and nothing of this call can begin it later."""
 
 
 class AgentUnfit(LaunchError):

@@ -115,7 +115,11 @@ class Runner(Protocol):
         ...
 
     async def launch(self, order: LaunchOrder) -> RunHandle:
-        """Start the run, or find it when an earlier call or life already did."""
+        """Start the run, or find it when an earlier call or life already did.
+
+        Raises:
+            NotBegun: as `Unavailable`, when no later look can find anything of this call.
+        """
         ...
 
     def watch(self, handle: RunHandle) -> AsyncGenerator[RunStatus, None]:

@@ -54,6 +54,7 @@ class Bulkhead:
         self._refused = 0
         self._wait_seconds = 0.0
         self._answered_at = -math.inf
+        self._last_failure = ""
 
     @asynccontextmanager
     async def place(self) -> AsyncGenerator[None, None]:
@@ -85,7 +86,7 @@ class Bulkhead:
             return False
         wait = self._breaker.admit()
         if wait:
-            raise self._refusal("several failed in a row", wait)
+            raise self._refusal(f"several failed in a row, the last: {self._last_failure}", wait)
         return True
 
     def answered(self, verb: str, status: int) -> None:
@@ -108,6 +109,7 @@ class Bulkhead:
         """No answer, or one that says that the backend is sick; `began` as `Breaker.failed`."""
         self._requests[verb, f"{status // 100}xx" if status else "none"] += 1
         self._answered_at = -math.inf
+        self._last_failure = reason
         if self._breaker is not None and self._breaker.failed(caller, began=began):
             log.warning("backend is sick: calls are held back", backend=self.name, reason=reason)
 

@@ -8,6 +8,7 @@ import msgspec
 from launch_async.adapters.runners.kubernetes.dropped import refuses_unknown_fields
 from launch_async.adapters.runners.kubernetes.kinds import Kinds
 from launch_async.adapters.runners.kubernetes.spots import ClusterKey
+from launch_async.domain.errors import ConfigError, Unavailable
 from launch_async.ports.backends import BackendView
 from launch_async.wire.kubernetes.cluster import KubeCluster
 from launch_async.wire.kubernetes.errors import KubeRefused
@@ -60,8 +61,11 @@ class Clusters:
         return cluster
 
     async def check(self) -> None:
-        """Raises Unavailable, or ConfigError, when the agent's own cluster cannot be used now."""
-        api = (await self.get(OWN)).api
+        """Raises Unavailable when the agent's own cluster cannot be used now."""
+        try:
+            api = (await self.get(OWN)).api
+        except ConfigError as error:
+            raise Unavailable(str(error)) from error
         if not api.bulkhead.has_answered_within(_STILL_THERE_SECONDS):
             await api.check()
 

@@ -88,10 +88,7 @@ class OwnJobs:
 
     async def check(self) -> None:
         """As `ClusterJobs.check`."""
-        try:
-            await self._clusters.check()
-        except ConfigError as error:
-            raise Unavailable(str(error)) from error
+        await self._clusters.check()
 
     def backends(self) -> Sequence[BackendView]:
         """The cluster, for metrics."""

@@ -53,6 +53,7 @@ from launch_async.domain.errors import (
     ConfigError,
     ItemError,
     Reason,
+    NotBegun,
     Stage,
     Unavailable,
 )
@@ -134,9 +135,12 @@ class KubernetesRunner:
         """Make the run's object and all that belongs to it, or find them."""
         plan = await self._planner.plan(order)
         spot, manifest = plan.spot, plan.manifest
-        await self._spots.note(spot)
         station = self._watches.station(spot, plan.cluster, order.identity)
-        await _synced(station)  # what cannot be watched is not begun
+        try:
+            await _synced(station)  # what cannot be watched is not begun
+        except Unavailable as error:
+            raise NotBegun(str(error), retry_after_seconds=error.retry_after_seconds) from error
+        await self._spots.note(spot)
         _check_alone(station, order)
         async with self._starts:
             made = await making.begin(plan, order)
