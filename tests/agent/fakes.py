@@ -465,6 +465,8 @@ class World:
         self.bundles = FakeBundles()
         self.pauses: PauseStore = FakePauses()
         self.patience_seconds = 0.03
+        self.run_look_up_pauses: tuple[float, ...] = (0.0, 0.01)
+        self.run_word_seconds = 60.0
         self.orphan_grace_seconds = 300.0
         self.end_orphans = False
         self.section: dict[str, object] = {}
@@ -511,7 +513,8 @@ class World:
             services={"warnings": warnings.serve},
             orphan_grace_seconds=self.orphan_grace_seconds,
             end_orphans=self.end_orphans,
-            run_look_up_pauses=(0.0, 0.01),
+            run_look_up_pauses=self.run_look_up_pauses,
+            run_word_seconds=self.run_word_seconds,
         )
         return Agent(
             tools,

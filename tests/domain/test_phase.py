@@ -22,9 +22,11 @@ Drawn from `domain/phase.py` and `domain/lease.py` by `tests/domain/test_phase.p
 Only `phase.move()` changes a phase, and the journal holds it before anything outside happens.
 
 An item counts against the limits of its agent, queue and target until it is `reporting`: its run
-has ended then, and an outage of the service must not keep others from running. At most {reports}
-items wait for their report at once; an agent that has so many takes no new ones. Reports go out
-oldest end first, and a restart keeps them.
+has ended then, and an outage of the service must not keep others from running. A run that its
+backend lost keeps its slot while the service is asked how the run itself ended: some seconds, and
+one minute when the service does not answer. At most {reports} items wait for their report at once;
+an agent that has so many takes no new ones. Reports go out oldest end first, and a restart keeps
+them.
 
 ```mermaid
 stateDiagram-v2

@@ -259,6 +259,12 @@ class Told:
     def count(self, words: str) -> int:
         return self._agent.program.output[self._from :].count(words)
 
+    def reason_of(self, item: str) -> str | None:
+        """How the agent calls the item's end; None: it has not ended."""
+        lines = self._agent.program.output[self._from :].splitlines()
+        events = [json.loads(line) for line in lines if '"item done"' in line]
+        return next((one["reason"] for one in events if one["item"] == item), None)
+
 
 @contextmanager
 def kube_field(folder: Path, cluster: Cluster, kwok: Kwok) -> Iterator[Field]:

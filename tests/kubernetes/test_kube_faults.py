@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from agent_harness import RunningAgent
+from agent_harness import PROJECT, RunningAgent
 from cluster_tools import Cluster, Kwok
 from kube_field import Field, Told, kube_field
 
@@ -18,6 +18,11 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.usefixtures("cluster_share")]
 
 MAX_REQUEUES = 1
 OUTAGE_SECONDS = 3.0
+RUNS = """\
+import wandb
+for run, exit_code in {ends}.items():
+    wandb.init(project="{project}", id=run).finish(exit_code=exit_code)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +110,29 @@ def test_what_ends_and_goes_while_nobody_can_look_has_vanished(
     field.wait_for_readiness(agent, ready=True)
     field.assert_settled(agent)
     field.assert_made_once([gone, ended])
+
+
+def test_what_ends_and_goes_while_nobody_can_look_ends_as_its_run_says(
+    field: Field, agent: RunningAgent
+) -> None:
+    """R13, with runs of the real client: one finishes, one fails; their Jobs are cleaned up."""
+    finished, failed = field.run(), field.run()
+    field.wait_until_running(finished, failed)
+    told = Told(agent)
+    ends = {field.item(finished)["associatedRunId"]: 0, field.item(failed)["associatedRunId"]: 2}
+    # What a watch would still tell is not to be had: it must list anew.
+    with field.proxy.answer("watch", field.watched, 410, reason="Expired", times=2):
+        with field.proxy.down():
+            field.fleet.shell.run("python", "-c", RUNS.format(project=PROJECT, ends=ends))
+            for item in (finished, failed):
+                field.cluster.delete(field.job(item))
+                field.cluster.wait_gone(field.job(item))
+        agent.wait_for_status("items", [], within_seconds=40)
+    assert field.end_of(finished)["state"] == "FINISHED"
+    assert "run says that it failed" in field.end_of(failed)["message"]
+    assert (told.reason_of(finished), told.reason_of(failed)) == ("succeeded", "exit_code")
+    field.assert_settled(agent)
+    field.assert_made_once([finished, failed])
 
 
 @pytest.mark.parametrize("status", [500, 503])

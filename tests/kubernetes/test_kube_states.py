@@ -52,6 +52,9 @@ Drawn from `tests/kubernetes/*states.yaml` by `tests/kubernetes/test_kube_states
 * `preempted` sends the item back to its queue with the same run, as often as `agent.item_retries`
   says; only when the run as a whole is over because of that. The other [reasons](reasons.md) fail
   it.
+* What ended and was cleaned up while nobody watched, as in a gap of the watch or of the agent's
+  life, is lost: its W&B run says how the item ends. If that tells of no end within some seconds,
+  the item fails as `vanished`. What somebody deleted while it ran is not lost.
 * A run that is `starting` has a cause. It decides which limit counts (`agent.start_timeouts`, else
   `start_timeout`); the message of a run that was ended by it says what it waited for.
 * A warning is told at the item, the same one once. A missing Secret or volume is none in a pod's
@@ -262,6 +265,23 @@ def test_a_job_that_is_gone_was_deleted_by_somebody():
             Reason.VANISHED,
             f"the {name} was deleted by somebody else",
         )
+
+
+@pytest.mark.parametrize("kind", [Job(), Custom(kind="JobSet"), Pod()])
+def test_what_went_while_nobody_watched_is_lost(kind: Job | Custom | Pod):
+    end = judge_gone(kind, [], now=NOW, unseen=True)
+    assert (end.reason, end.lost) == (Reason.VANISHED, True)
+    assert "nobody here saw" in end.detail
+    assert not judge_gone(kind, [], now=NOW).lost
+
+
+def test_what_went_while_nobody_watched_after_it_had_ended_or_was_deleted_is_not_lost():
+    ended = as_object(Job, {"status": {"conditions": [{"type": "Complete", "status": "True"}]}})
+    assert judge_gone(ended, [], now=NOW, unseen=True).clean
+    deleted = judge_gone(a_running_pod(), [], now=NOW, unseen=True)
+    assert (deleted.lost, deleted.detail) == (False, "the pod was deleted by somebody else")
+    taken = judge_gone(a_running_pod(reason="DeletionByPodGC"), [], now=NOW, unseen=True)
+    assert (taken.lost, taken.reason) == (False, Reason.PREEMPTED)
 
 
 def test_the_same_want_of_room_reads_the_same_however_many_nodes_there_are():

@@ -87,5 +87,6 @@ class Heartbeat:
         if not open_items:
             return
         for run, view in (await self._runs.look_up(list(open_items))).items():
+            open_items[run].run_lived |= view.alive
             if view.stop_requested:
                 await self._table.request_stop(open_items[run])

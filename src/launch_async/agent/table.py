@@ -60,6 +60,9 @@ class Tracked:
         """Set when the run's user, or the agent's operator, asks for it to be stopped."""
         if entry.stop_requested:
             self.stop.set()
+        self.run_lived = False
+        """Whether the service was seen to call its run alive: an end that it tells is this one's,
+        not that of an earlier item with the same run."""
         self.warnings: list[str] = []
         """What its user was told in this life of the agent, each once."""
         self.build_log: Path | None = None

@@ -7,6 +7,7 @@ import anyio
 import msgspec
 
 from launch_async.agent.report_line import ReportLine
+from launch_async.agent.run_looks import RunLooks
 from launch_async.agent.table import Table
 from launch_async.agent.timeouts import Timeouts
 from launch_async.agent.warnings import Warnings
@@ -54,6 +55,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     builds: anyio.CapacityLimiter
     identity: str
     reports: ReportLine = msgspec.field(default_factory=ReportLine)
+    run_looks: RunLooks = msgspec.field(default_factory=RunLooks)
     warnings: Warnings
     services: Mapping[str, Callable[[], Awaitable[None]]] = {}
     """Background work by name, each until cancelled: warnings, retention."""
@@ -86,7 +88,10 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     item_retries: int = 5
     """How often a preempted run is queued again at most."""
     run_look_up_pauses: tuple[float, ...] = (0.0, 0.5, 2.0, 5.0)
-    """Seconds before each look for the run of a clean exit; a remote service may show it late."""
+    """Seconds before each look for the run of a clean exit, or of one that its backend lost; a
+    remote service may show it, or its end, late."""
+    run_word_seconds: float = 60.0
+    """How long an outage may keep the verdict on a run that its backend lost."""
     orphan_grace_seconds: float = 300.0
     """From the first sight of a run that no item is about to its end, if it is to be ended."""
     end_orphans: bool = False

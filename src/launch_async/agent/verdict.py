@@ -1,6 +1,6 @@
 """Verdict: from how a run ended on its backend to how its item ended, in words for its user."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 
 import anyio
 import structlog
@@ -12,7 +12,6 @@ from launch_async.agent.prepare import stopped_by, target_of
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Tools
 from launch_async.domain.errors import ItemError, Reason, Stage, Unavailable
-from launch_async.domain.ids import RunRef
 from launch_async.domain.outcome import SUCCEEDED, Outcome
 from launch_async.domain.run import RunEnd, RunHandle
 from launch_async.ports.runner import Runner
@@ -23,24 +22,31 @@ MESSAGE_TAIL_LINES = 20
 
 _OUR_LIMITS = frozenset({Reason.START_TIMEOUT, Reason.RUN_TIMEOUT})
 
+_ENDS = {"killed": "was killed", "preempted": "was preempted"}
+"""States of runs as ends of a sentence, where the word alone is none."""
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 async def judge(tracked: Tracked, handle: RunHandle, end: RunEnd, tools: Tools) -> Outcome:
     """The outcome. A clean exit counts only with a run: the job must have called `wandb.init`.
 
-    Only verdicts that need the service's word wait for it.
+    Of one that its backend lost the run itself may know how it ended. Only verdicts that need the
+    service's word wait for it.
     """
     runner = target_of(tracked.item, tools).runner
-    view = None
+    view = word = None
+    if end.lost:
+        word = await tracked.stop.unless_set(lambda: _last_word(tracked, tools))
+    stopped = tracked.stop.is_set() or (word is not None and word.stop_requested)
     cancelled = tracked.entry.cancelled
     if end.clean or (tracked.stop.is_set() and not cancelled) or end.reason is Reason.PREEMPTED:
         view = await _run_view(tracked, tools, patient=end.clean)
-    if end.clean and view is not None:
+    if (end.clean and view is not None) or (word is not None and word.finished):
         return SUCCEEDED
     tail = await _log_tail(tracked, runner, handle, tools)
-    if tracked.stop.is_set() and end.reason not in _OUR_LIMITS:
-        return _stopped(tracked, end, view, tail)
+    if stopped and end.reason not in _OUR_LIMITS:
+        return _stopped(tracked, end, view or word, tail)
     if end.reason is Reason.PREEMPTED:
         return _preempted(tracked, end, view, tail, tools)
     if end.clean:
@@ -49,6 +55,8 @@ async def judge(tracked: Tracked, handle: RunHandle, end: RunEnd, tools: Tools) 
             "wandb.init() in the job and do not set WANDB_MODE=offline or disabled"
         )
         return _failed(message, Reason.NO_RUN, end, tail)
+    if word is not None:
+        return _by_its_run(word, end, tail)
     return _failed(_how(end), end.reason or Reason.EXIT_CODE, end, tail)
 
 
@@ -82,7 +90,7 @@ def _stopped(tracked: Tracked, end: RunEnd, view: RunView | None, tail: tuple[st
 def _preempted(
     tracked: Tracked, end: RunEnd, view: RunView | None, tail: tuple[str, ...], tools: Tools
 ) -> Outcome:
-    if view is not None and view.state == "finished":
+    if view is not None and view.finished:
         return SUCCEEDED
     before = tracked.item.spec.resume_count
     said = f" ({end.detail})" if end.detail else ""
@@ -102,6 +110,16 @@ def _preempted(
         again=True,
         log_tail=tail,
     )
+
+
+def _by_its_run(word: RunView, end: RunEnd, tail: tuple[str, ...]) -> Outcome:
+    """Of a run that ended badly while its backend did not see how."""
+    lost = f" ({end.detail})" if end.detail else ""
+    message = (
+        f"its W&B run says that it {_ENDS.get(word.state, word.state)}; its backend lost it{lost}"
+    )
+    reason = Reason.EXIT_CODE if word.state == "failed" else Reason.VANISHED
+    return _failed(message, reason, end, tail)
 
 
 def _failed(message: str, reason: Reason, end: RunEnd, tail: tuple[str, ...]) -> Outcome:
@@ -129,24 +147,45 @@ def _how(end: RunEnd) -> str:
 
 
 async def _run_view(tracked: Tracked, tools: Tools, *, patient: bool) -> RunView | None:
-    run = tracked.item.run
+    """The run, once the service shows that it has begun."""
     pauses = tools.run_look_up_pauses
-    for pause in pauses if patient else pauses[:1]:
-        await anyio.sleep(pause)
-        view = (await _look_up(tracked, tools)).get(run)
-        if view is not None and view.state != "pending":
-            return view
+    return await _view_that(
+        lambda view: view.state != "pending", pauses if patient else pauses[:1], tracked, tools
+    )
+
+
+async def _last_word(tracked: Tracked, tools: Tools) -> RunView | None:
+    """The run, once the service tells of its end; None: it does not, or not in time.
+
+    An item may go on with a run of an earlier one, whose end would be no news.
+    """
+    tracked.detail = "its backend lost it: asking its run how it ended"
+    fresh = tracked.item.spec.run_id is None
+
+    def is_told(view: RunView) -> bool:
+        tracked.run_lived |= view.alive
+        return view.ended and (fresh or tracked.run_lived)
+
+    with anyio.move_on_after(tools.run_word_seconds):
+        return await _view_that(is_told, tools.run_look_up_pauses, tracked, tools)
     return None
 
 
-async def _look_up(tracked: Tracked, tools: Tools) -> Mapping[RunRef, RunView]:
-    run = tracked.item.run
-    return await insist(
-        lambda: tools.runs.look_up([run]),
-        doing="waiting for the run service",
-        tracked=tracked,
-        tools=tools,
-    )
+async def _view_that(
+    tells: Callable[[RunView], bool], pauses: Sequence[float], tracked: Tracked, tools: Tools
+) -> RunView | None:
+    """What the service says of the run as soon as it `tells` what is wanted."""
+    for pause in pauses:
+        await anyio.sleep(pause)
+        view = await insist(
+            lambda: tools.run_looks.look_up(tracked.item.run, tools.runs),
+            doing="waiting for the run service",
+            tracked=tracked,
+            tools=tools,
+        )
+        if view is not None and tells(view):
+            return view
+    return None
 
 
 async def _log_tail(

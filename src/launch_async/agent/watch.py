@@ -52,7 +52,7 @@ class _Watched:
         """What the backend said last of a run that has not started, in words and of a list."""
         self._timed_out: RunEnd | None = None
         self._over = False
-        self.end = RunEnd(exit_code=None, reason=Reason.VANISHED)
+        self.end = RunEnd(exit_code=None, reason=Reason.VANISHED, lost=True)
 
     async def ended_undisturbed(self) -> bool:
         """Whether the run ended before its user or a limit wanted it to: most runs need no more."""

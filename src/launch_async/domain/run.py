@@ -111,6 +111,8 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason | None = None
     """None: the exit code says it all. Else what the backend knows, e.g. OUT_OF_MEMORY;
     PREEMPTED asks for the item to be queued again with the same run."""
+    lost: bool = False
+    """Whether nobody saw how it ended: its W&B run may know. Not of a run that somebody removed."""
     detail: str = ""
     """One sentence for people, without secrets."""
 

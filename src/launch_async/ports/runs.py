@@ -9,6 +9,8 @@ from launch_async.domain.ids import RunRef
 
 HIDDEN = "hidden"
 """State of a run that the service does not let this agent see."""
+ALIVE = frozenset({"running", "preempting"})
+ENDED = frozenset({"finished", "failed", "crashed", "killed", "preempted"})
 
 
 class RunView(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,6 +19,21 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     """`pending`, `running`, `finished`, `failed`, `crashed`, `killed`, …, or `HIDDEN`."""
     stop_requested: bool = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has begun, and not ended as far as the service knows."""
+        return self.state in ALIVE
+
+    @property
+    def ended(self) -> bool:
+        """Whether it said its last word, or the service gave it up."""
+        return self.state in ENDED
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ended well."""
+        return self.state == "finished"
 
 
 class RunDirectory(Protocol):

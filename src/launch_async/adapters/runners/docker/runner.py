@@ -295,6 +295,7 @@ class DockerRunner:
             gone = RunEnd(
                 exit_code=None,
                 reason=Reason.VANISHED,
+                lost=True,
                 detail="the container was removed by somebody else",
             )
             return RunStatus(state=RunState.ENDED, end=gone)

@@ -152,7 +152,7 @@ def _end_of_container(ended: Terminated, *, deleted: bool) -> RunEnd:
     code = ended.exit_code
     if ended.reason == UNSEEN_END:
         detail = "its node lost track of its container, as after a restart"
-        return RunEnd(exit_code=None, reason=Reason.VANISHED, detail=detail)
+        return RunEnd(exit_code=None, reason=Reason.VANISHED, lost=True, detail=detail)
     if ended.reason == "OOMKilled":
         detail = "killed because its memory limit was reached: raise `resources.limits.memory`"
         return RunEnd(exit_code=code, reason=Reason.OUT_OF_MEMORY, detail=detail)

@@ -162,6 +162,11 @@ class Informer(Generic[T]):
         """Since the API server was heard last."""
         return anyio.current_time() - self._heard_at
 
+    @property
+    def lists(self) -> bool:
+        """Whether it takes over a list: what `on_change` hears to be gone now went unseen."""
+        return self._version is None
+
     def objects(self) -> Mapping[str, T]:
         """Each object by its uid, now; what becomes of them shows in it."""
         return self._objects

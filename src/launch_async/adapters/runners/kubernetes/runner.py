@@ -40,6 +40,7 @@ from launch_async.adapters.runners.kubernetes.policy import KubernetesPolicy
 from launch_async.adapters.runners.kubernetes.pulls import REFRESH_SECONDS, PullLogins
 from launch_async.adapters.runners.kubernetes.searches import Searches
 from launch_async.adapters.runners.kubernetes.spots import Spots
+from launch_async.adapters.runners.kubernetes.states import unseen_end
 from launch_async.adapters.runners.kubernetes.stopping import Stopper, end_left, stopped_end
 from launch_async.adapters.runners.kubernetes.verdicts import judge, judge_gone
 from launch_async.adapters.runners.kubernetes.watches import (
@@ -52,8 +53,8 @@ from launch_async.adapters.runners.kubernetes.watches import (
 from launch_async.domain.errors import (
     ConfigError,
     ItemError,
-    Reason,
     NotBegun,
+    Reason,
     Stage,
     Unavailable,
 )
@@ -310,7 +311,7 @@ class KubernetesRunner:
                 return RunStatus(state=RunState.RUNNING)
         if stopped:
             return _ended(stopped_end(pods))
-        return _ended(judge_gone(seen.launched, pods, now=now()))
+        return _ended(judge_gone(seen.launched, pods, now=now(), unseen=seen.unseen))
 
     async def _ask(self, station: Station, facts: Facts) -> RunStatus:
         """The API server itself, of an object that no watch has told of."""
@@ -333,8 +334,7 @@ class KubernetesRunner:
         pods = station.pods.of(facts.item)
         if self._stopper.has_stopped(facts.uid):
             return _ended(stopped_end(pods))
-        detail = "its object is gone, and nobody here saw how it ended"
-        return _ended(RunEnd(exit_code=None, reason=Reason.VANISHED, detail=detail))
+        return _ended(unseen_end())
 
     async def _trace(self, station: Station, name: str, uid: str) -> Trace:
         seen = station.see(uid)

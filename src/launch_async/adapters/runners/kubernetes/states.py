@@ -89,6 +89,12 @@ def deleted_end(kind: str) -> RunEnd:
     return RunEnd(exit_code=None, reason=Reason.VANISHED, detail=detail)
 
 
+def unseen_end() -> RunEnd:
+    """How a run ended whose object is gone, and nobody knows why."""
+    detail = "its object is gone, and nobody here saw how it ended"
+    return RunEnd(exit_code=None, reason=Reason.VANISHED, lost=True, detail=detail)
+
+
 def ended_by_deletion(deleted_at: float | None, said_at: float | None) -> bool:
     """Whether an end that an object tells of is only that of its deletion.
 

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 
 from launch_async.adapters.runners.kubernetes.custom import judge_custom
+from launch_async.adapters.runners.kubernetes.ends import disruption
 from launch_async.adapters.runners.kubernetes.objects import Custom, Event, Job, Pod
 from launch_async.adapters.runners.kubernetes.states import (
     deleted_end,
     gone_pod_end,
     judge_job,
     judge_pod,
+    unseen_end,
 )
 from launch_async.domain.run import RunEnd, RunStatus
 
@@ -28,11 +30,19 @@ def judge(
             return judge_custom(launched, pods, events=events, now=now)
 
 
-def judge_gone(launched: Launched, pods: Sequence[Pod], *, now: float) -> RunEnd:
-    """How the run of an object ended that is gone, from what was seen of it last."""
+def judge_gone(
+    launched: Launched, pods: Sequence[Pod], *, now: float, unseen: bool = False
+) -> RunEnd:
+    """How the run of an object ended that is gone, from what was seen of it last.
+
+    `unseen`: it went while nobody watched, as what ends and is cleaned up then.
+    """
     end = judge(launched, pods, now=now).end
     if end is not None:
         return end
+    taken = isinstance(launched, Pod) and disruption(launched)
+    if unseen and not taken and not launched.metadata.deletion_timestamp:
+        return unseen_end()
     match launched:
         case Job():
             return deleted_end("Job")

@@ -55,6 +55,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
     launched: Launched
     there: bool
+    unseen: bool = False
+    """Whether it went while nobody watched."""
 
 
 class Pods:
@@ -149,7 +151,7 @@ class Station:
         """What this life has said of it already."""
         self._bells = bells
         self._born: dict[str, tuple[float, Launched]] = {}
-        self._last: dict[str, Launched] = {}
+        self._last: dict[str, Seen] = {}
         self._by_run: dict[str, set[str]] = {}
         self._let_go: set[str] = set()
         self.informer: Informer[Launched] = Informer(
@@ -186,8 +188,7 @@ class Station:
         if launched is not None and anyio.current_time() < made_at + BORN_SECONDS:
             return Seen(launched=launched, there=True)
         self._born.pop(uid, None)
-        last = self._last.get(uid)
-        return None if last is None else Seen(launched=last, there=False)
+        return self._last.get(uid)
 
     def others(self, run: str, item: str) -> Sequence[Launched]:
         """Objects of the same run (its label's value) that are there for another item."""
@@ -214,7 +215,7 @@ class Station:
             if not self._by_run.get(run):
                 self._by_run.pop(run, None)
             if item in self._bells:
-                self._last[uid] = launched
+                self._last[uid] = Seen(launched=launched, there=False, unseen=self.informer.lists)
         else:
             self._by_run.setdefault(run, set()).add(uid)
         self._bells.ring(item)

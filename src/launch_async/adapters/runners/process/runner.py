@@ -330,7 +330,8 @@ def _handle(run_id: RunId, item_id: ItemId, facts: Facts) -> RunHandle:
 def _end(facts: Facts) -> RunEnd:
     ended = facts.ended
     if ended is None:
-        return RunEnd(exit_code=None, reason=Reason.VANISHED, detail=_why_vanished(facts))
+        why = _why_vanished(facts)
+        return RunEnd(exit_code=None, reason=Reason.VANISHED, lost=True, detail=why)
     if ended.error:
         return RunEnd(
             exit_code=ended.exit_code,
