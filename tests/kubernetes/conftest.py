@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "acceptance"))
+
 from agent_image import load_agent_image
 from api_proxy import ApiProxy, api_proxy
 from cluster_tools import (
@@ -25,8 +28,7 @@ from cluster_tools import (
     script,
     sharing,
 )
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "acceptance"))
+from kube_field import Field, kube_field
 
 POD_SECURITY = "pod-security.kubernetes.io/enforce"
 _numbers = itertools.count(1)
@@ -122,6 +124,15 @@ def kwok(cluster: Cluster, miss: Miss) -> Kwok:
     if made.returncode:
         miss(f"no nodes without containers: {made.stderr.strip()}")
     return Kwok()
+
+
+@pytest.fixture(scope="module")
+def field(
+    cluster: Cluster, kwok: Kwok, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Field]:
+    """Where faults strike all of a module's agents."""
+    with kube_field(tmp_path_factory.mktemp("field"), cluster, kwok) as made:
+        yield made
 
 
 def _on_node(image: str, cluster: Cluster) -> str:

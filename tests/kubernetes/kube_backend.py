@@ -5,18 +5,44 @@ import subprocess
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 import anyio
 from api_proxy import ApiProxy
 from cluster_tools import Cluster
 
-from launch_async.adapters.runners.kubernetes.clusters import connector
+from launch_async.adapters.runners.kubernetes.clusters import Connect, connector
 from launch_async.adapters.runners.kubernetes.runner import KubernetesRunner
 from launch_async.domain.run import RunHandle
-from launch_async.ports.runner import ImageWork, Runner, Work
+from launch_async.ports.runner import ImageWork, Work
 from launch_async.testing import Play
+
+
+class Service(Protocol):
+    async def serve(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def connect_to(kubeconfig: Path) -> Connect:
+    """With more calls than any test makes."""
+    return connector(
+        config_file=kubeconfig, context=None, environ=os.environ, calls_per_second=200, burst=200
+    )
+
+
+@asynccontextmanager
+async def serving(service: Service) -> AsyncGenerator[None, None]:
+    """It serves during the block, and is closed after it."""
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(service.serve)
+            yield
+            tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await service.close()
 
 
 class KubernetesBackend:
@@ -32,26 +58,12 @@ class KubernetesBackend:
         self.kubeconfig = proxy.write_kubeconfig(folder / "kubeconfig", namespace=namespace)
 
     @asynccontextmanager
-    async def life(self, **settings: Any) -> AsyncGenerator[Runner, None]:
+    async def life(self, **settings: Any) -> AsyncGenerator[KubernetesRunner, None]:
         runner = KubernetesRunner(
-            connect=connector(
-                config_file=self.kubeconfig,
-                context=None,
-                environ=os.environ,
-                calls_per_second=200,
-                burst=200,
-            ),
-            folder=self.folder / "kubernetes",
-            **settings,
+            connect=connect_to(self.kubeconfig), folder=self.folder / "kubernetes", **settings
         )
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(runner.serve)
-                yield runner
-                tasks.cancel_scope.cancel()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await runner.close()
+        async with serving(runner):
+            yield runner
 
     def work(self, play: Play) -> Work:
         return self.script(play.shell)

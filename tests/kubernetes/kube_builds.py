@@ -19,9 +19,9 @@ from typing import Any
 import anyio
 import msgspec
 from cluster_tools import Cluster, Json, has_condition, job, script
+from kube_backend import connect_to, serving
 
 from launch_async.adapters.builders.cluster.builder import ClusterBuilder
-from launch_async.adapters.runners.kubernetes.clusters import connector
 from launch_async.adapters.runners.kubernetes.own_jobs import OwnJobs
 from launch_async.agent.tools import Target
 from launch_async.compose.backends import open_targets
@@ -143,10 +143,7 @@ async def builder_life(
     start_seconds: float = 300.0,
 ) -> AsyncGenerator[ClusterBuilder, None]:
     """An agent's builder, from its start to its end."""
-    connect = connector(
-        config_file=kubeconfig, context=None, environ=os.environ, calls_per_second=200, burst=200
-    )
-    jobs = OwnJobs(connect, identity=identity, start_seconds=start_seconds)
+    jobs = OwnJobs(connect_to(kubeconfig), identity=identity, start_seconds=start_seconds)
     builder = cluster_builder(
         builder_section(dict(block)),
         jobs,
@@ -155,14 +152,8 @@ async def builder_life(
         identity=identity,
         insecure=[insecure],
     )
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(jobs.serve)
-            yield builder
-            tasks.cancel_scope.cancel()
-    finally:
-        with anyio.CancelScope(shield=True):
-            await jobs.close()
+    async with serving(jobs):
+        yield builder
 
 
 class BuildSite(msgspec.Struct, frozen=True):

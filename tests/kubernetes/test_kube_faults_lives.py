@@ -3,7 +3,6 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -12,10 +11,11 @@ import pytest
 from api_proxy import ApiProxy
 from cluster_tools import Cluster, Kwok, Refused, until, wait_until
 from kube_backend import KubernetesBackend
-from kube_field import CALLS_PER_SECOND, IMAGE, Field, busiest_second, kube_field
+from kube_field import CALLS_PER_SECOND, IMAGE, Field, busiest_second
 
 from launch_async.adapters.runners.kubernetes.informer import Pace
 from launch_async.domain.run import RunState
+from launch_async.ports.runner import LaunchOrder
 from launch_async.testing import Play, order_for
 from launch_async.testing.backends import end_of
 
@@ -23,14 +23,6 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.usefixtures("cluster_share")]
 
 RUNS = 50
 ADOPTED_SECONDS = 30.0
-
-
-@pytest.fixture(scope="module")
-def field(
-    cluster: Cluster, kwok: Kwok, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Field]:
-    with kube_field(tmp_path_factory.mktemp("field"), cluster, kwok) as made:
-        yield made
 
 
 def test_killed_with_many_runs_all_are_adopted_with_few_calls(field: Field) -> None:
@@ -98,11 +90,10 @@ async def test_a_watch_that_is_half_open_is_noticed_and_the_end_is_told(
 ) -> None:
     """R11: it is open and brings nothing, and then lists hang too."""
     backend = KubernetesBackend(cluster, proxy, IMAGE, namespace, tmp_path)
-    template = {"metadata": {"annotations": kwok.play(runs_for="2s", exit_code=3)}}
-    args = {"spec": {"template": {**template, "spec": kwok.pod()}}}
+    order = played(backend, kwok, runs_for="2s")
     jobs, watched = f"/apis/batch/v1/namespaces/{namespace}/jobs", f"/{namespace}/(jobs|pods)$"
     async with backend.life(pace=Pace(idle_seconds=2.0)) as runner:
-        handle = await runner.launch(order_for(backend, Play(), resource_args=args))
+        handle = await runner.launch(order)
         watch = runner.watch(handle)
         with anyio.fail_after(60):
             while (status := await anext(watch)).state is not RunState.RUNNING:
@@ -128,13 +119,19 @@ async def test_a_job_whose_pods_are_told_of_late_ends_as_they_did(
 ) -> None:
     """R11 for one of two watches: that of Jobs brings the failure, that of pods brings nothing."""
     backend = KubernetesBackend(cluster, proxy, IMAGE, namespace, tmp_path)
-    template = {"metadata": {"annotations": kwok.play(runs_for="1s", exit_code=3)}}
-    args = {"spec": {"template": {**template, "spec": kwok.pod()}}}
+    order = played(backend, kwok, runs_for="1s")
     async with backend.life() as runner:
-        handle = await runner.launch(order_for(backend, Play(), resource_args=args))
+        handle = await runner.launch(order)
         with proxy.freeze(f"/{namespace}/pods$"):
             end = await end_of(runner, handle)
     assert (end.exit_code, end.reason) == (3, None)
+
+
+def played(backend: KubernetesBackend, kwok: Kwok, *, runs_for: str) -> LaunchOrder:
+    """A run on a node without containers, which fails."""
+    template = {"metadata": {"annotations": kwok.play(runs_for=runs_for, exit_code=3)}}
+    args = {"spec": {"template": {**template, "spec": kwok.pod()}}}
+    return order_for(backend, Play(), resource_args=args)
 
 
 class Logins:

@@ -133,11 +133,11 @@ async def test_a_misspelt_field_is_refused_with_its_path_by_the_rehearsal(
     wrong = database(backend)
     wrong["spec"]["template"]["spec"]["containers"][0]["comand"] = ["sh"]
     async with backend.life() as runner:
-        assert not await runner.rehearse(order(backend, database(backend)))  # type: ignore[attr-defined]
+        assert not await runner.rehearse(order(backend, database(backend)))
         with pytest.raises(ItemError, match=r"spec\.template\.spec\.containers\[0\]\.comand"):
-            await runner.rehearse(order(backend, wrong))  # type: ignore[attr-defined]
+            await runner.rehearse(order(backend, wrong))
         with pytest.raises(ItemError, match=r"spec\.compleetions") as refused:
-            await runner.rehearse(order(backend, spec={"compleetions": 2}))  # type: ignore[attr-defined]
+            await runner.rehearse(order(backend, spec={"compleetions": 2}))
         assert refused.value.reason is Reason.RESOURCE_ARGS_INVALID
     assert not jobs(backend)
     assert not deployments(backend)
