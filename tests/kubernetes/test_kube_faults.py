@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 from agent_harness import PROJECT, RunningAgent
-from cluster_tools import Cluster, Kwok
-from kube_field import Field, Told, kube_field
+from cluster_tools import Cluster
+from kube_field import Field, Told
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.usefixtures("cluster_share")]
 
@@ -23,14 +23,6 @@ import wandb
 for run, exit_code in {ends}.items():
     wandb.init(project="{project}", id=run).finish(exit_code=exit_code)
 """
-
-
-@pytest.fixture(scope="module")
-def field(
-    cluster: Cluster, kwok: Kwok, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Field]:
-    with kube_field(tmp_path_factory.mktemp("field"), cluster, kwok) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")
