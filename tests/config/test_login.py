@@ -26,6 +26,11 @@ def test_settings_and_netrc_as_wandb_login_writes_them(tmp_path: Path):
     assert (login.base_url, login.api_key.reveal()) == ("http://h:1", KEY)
 
 
+def test_the_newline_of_a_file_is_no_part_of_its_key(tmp_path: Path):
+    login = find_login({"WANDB_API_KEY": f"{KEY}\n"}, home=tmp_path, working_dir=tmp_path)
+    assert login.api_key.reveal() == KEY
+
+
 def test_a_key_is_never_shown(tmp_path: Path):
     login = find_login({"WANDB_API_KEY": KEY}, home=tmp_path, working_dir=tmp_path)
     assert KEY not in f"{login!r} {login} {login.api_key}"

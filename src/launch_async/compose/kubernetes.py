@@ -116,8 +116,8 @@ class Pushed:
         if self._destination is None and self._builds and not ready:
             raise ItemError(
                 "A cluster pulls its images from a registry, and this agent pushes to none: let its"
-                " operator set builder.destination, give the job a base image, or push an image"
-                " job.",
+                " operator set builder.destination, or `builder: {type: noop}` to run code without"
+                " a build; or give the job a base image, or push an image job.",
                 reason=Reason.TARGET_UNSUPPORTED,
                 stage=Stage.BUILD,
             )

@@ -53,7 +53,10 @@ def find_login(environ: Mapping[str, str], *, home: Path, working_dir: Path) -> 
         ConfigError: no key was found, or it is not one; the text says where it was looked for.
     """
     base_url = find_base_url(environ, home=home, working_dir=working_dir)
-    key = environ.get("WANDB_API_KEY") or _netrc_key(environ, home=home, base_url=base_url)
+    given = environ.get(
+        "WANDB_API_KEY", ""
+    ).strip()  # a Secret made of a file ends with its newline
+    key = given or _netrc_key(environ, home=home, base_url=base_url)
     if not key:
         msg = f"no API key for {base_url}: set WANDB_API_KEY or run `wandb login --host {base_url}`"
         raise ConfigError(msg)

@@ -18,6 +18,7 @@ from launch_async.adapters.runners.kubernetes.events_text import (
     scheduler_words,
     short,
 )
+from launch_async.adapters.runners.kubernetes.injection import FETCH_CONTAINER
 from launch_async.adapters.runners.kubernetes.objects import (
     Condition,
     ContainerStatus,
@@ -129,7 +130,9 @@ def _container_wait(who: str, status: ContainerStatus, pod: Pod, now: float) -> 
     reason, message = waiting.reason, short(waiting.message)
     match cause:
         case StartCause.IMAGE:
-            said = f"image {status.image} cannot be pulled"
+            ours = status.name == FETCH_CONTAINER
+            setting = " of agent.kubernetes.code_image, which fetches the code," if ours else ""
+            said = f"image {status.image}{setting} cannot be pulled"
             words = pull_words(waiting.message)
             return Wait(
                 cause=cause,
