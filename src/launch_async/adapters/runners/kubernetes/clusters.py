@@ -60,12 +60,20 @@ class Clusters:
         await cluster.api.open()
         return cluster
 
-    async def check(self) -> None:
-        """Raises Unavailable when the agent's own cluster cannot be used now."""
+    async def reach(self, key: ClusterKey) -> Cluster:
+        """As `get`, for who can wait until its configuration is mended.
+
+        Raises:
+            Unavailable: its configuration is missing or wrong.
+        """
         try:
-            api = (await self.get(OWN)).api
+            return await self.get(key)
         except ConfigError as error:
             raise Unavailable(str(error)) from error
+
+    async def check(self) -> None:
+        """Raises Unavailable when the agent's own cluster cannot be used now."""
+        api = (await self.reach(OWN)).api
         if not api.bulkhead.has_answered_within(_STILL_THERE_SECONDS):
             await api.check()
 

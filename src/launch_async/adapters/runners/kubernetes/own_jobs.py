@@ -34,7 +34,7 @@ from launch_async.adapters.runners.kubernetes.own_run import OwnRun, find_job, p
 from launch_async.adapters.runners.kubernetes.refusals import refused_own
 from launch_async.adapters.runners.kubernetes.spots import Spot
 from launch_async.adapters.runners.kubernetes.watches import Station, Watches
-from launch_async.domain.errors import ConfigError, Unavailable, gravest
+from launch_async.domain.errors import Unavailable, gravest
 from launch_async.domain.merge import merge
 from launch_async.domain.run import RunEnd, RunState, RunStatus, StartCause
 from launch_async.kit.bells import Bell
@@ -45,7 +45,7 @@ from launch_async.wire.kubernetes.errors import KubeRefused, decoded
 
 ABOUT_ANNOTATION = "launch-async/about"
 
-_SYNC_SECONDS = 60.0
+_GONE_SECONDS = 60.0
 _START_SECONDS = 300.0
 _CLAIM_SECONDS = 10.0
 """How long for a persistent volume claim that is not there: a new one is seen at once."""
@@ -124,18 +124,10 @@ class OwnJobs:
         return end
 
     async def _station(self, job: ClusterJob) -> Station:
-        try:
-            cluster = await self._clusters.get(OWN)
-        except ConfigError as error:
-            raise Unavailable(str(error)) from error
+        cluster = await self._clusters.reach(OWN)
         spot = Spot(namespace=job.namespace or cluster.api.namespace, kind=JOBS)
         station = self._watches.station(spot, cluster, self._identity)
-        for informer in (station.informer, station.pods.informer):
-            with anyio.move_on_after(_SYNC_SECONDS):
-                await informer.wait_synced()
-                continue
-            what = f"{informer.kind.plural} of the namespace {spot.namespace}"
-            raise Unavailable(f"{what} cannot be listed: {informer.why}")
+        await station.synced()
         return station
 
     async def _made(
@@ -143,7 +135,7 @@ class OwnJobs:
     ) -> Job:
         """The Job of this name: an earlier life's, else a new one once that is gone."""
         waits = pauses()
-        until = anyio.current_time() + _SYNC_SECONDS
+        until = anyio.current_time() + _GONE_SECONDS
         while True:
             found = await find_job(station, job.name)
             if found is None:

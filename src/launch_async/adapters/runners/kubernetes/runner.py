@@ -21,18 +21,17 @@ import structlog
 from launch_async.adapters.runners.kubernetes import making
 from launch_async.adapters.runners.kubernetes.beside import wait_ready
 from launch_async.adapters.runners.kubernetes.clusters import Clusters, Connect
-from launch_async.adapters.runners.kubernetes.event_looks import EventLooks, with_events
+from launch_async.adapters.runners.kubernetes.event_looks import EventLooks
 from launch_async.adapters.runners.kubernetes.facts import (
     BACKEND,
-    Facts,
     facts_of,
     found_run,
     handle_of,
 )
 from launch_async.adapters.runners.kubernetes.followed import FollowedLogs
 from launch_async.adapters.runners.kubernetes.informer import Pace
-from launch_async.adapters.runners.kubernetes.late_pods import are_late, catch_up
 from launch_async.adapters.runners.kubernetes.logs import read_tail
+from launch_async.adapters.runners.kubernetes.looks import Looks, check_alone, trace_of
 from launch_async.adapters.runners.kubernetes.names import label_value
 from launch_async.adapters.runners.kubernetes.objects import Event, Pod
 from launch_async.adapters.runners.kubernetes.plans import CodeFetches, Plan, Planner
@@ -40,45 +39,19 @@ from launch_async.adapters.runners.kubernetes.policy import KubernetesPolicy
 from launch_async.adapters.runners.kubernetes.pulls import REFRESH_SECONDS, PullLogins
 from launch_async.adapters.runners.kubernetes.searches import Searches
 from launch_async.adapters.runners.kubernetes.spots import Spots
-from launch_async.adapters.runners.kubernetes.states import unseen_end
-from launch_async.adapters.runners.kubernetes.stopping import Stopper, end_left, stopped_end
-from launch_async.adapters.runners.kubernetes.verdicts import judge, judge_gone
-from launch_async.adapters.runners.kubernetes.watches import (
-    Seen,
-    Station,
-    Watches,
-    now,
-    type_of,
-)
-from launch_async.domain.errors import (
-    ConfigError,
-    ItemError,
-    NotBegun,
-    Reason,
-    Stage,
-    Unavailable,
-)
-from launch_async.domain.run import (
-    FoundRun,
-    RunEnd,
-    RunHandle,
-    RunState,
-    RunStatus,
-    Trace,
-)
+from launch_async.adapters.runners.kubernetes.stopping import Stopper, end_left
+from launch_async.adapters.runners.kubernetes.watches import Station, Watches
+from launch_async.domain.errors import NotBegun, Unavailable
+from launch_async.domain.run import FoundRun, RunEnd, RunHandle, RunState, RunStatus
 from launch_async.ports.backends import BackendView
 from launch_async.ports.images import RegistryLogins
 from launch_async.ports.runner import LaunchOrder
-from launch_async.wire.kubernetes.errors import KubeRefused, decoded
 
 _CONCURRENT_STARTS = 32
-_GONE_AGAIN_SECONDS = 3.0
-"""Between two looks that must both say "not found" before we believe it."""
 _STARTING_SECONDS = 10.0
 """Between two looks at what has not begun: what is said of it changes with time alone."""
 _RETRY_SECONDS = 15.0
 _SURE_SECONDS = 300.0
-_SYNC_SECONDS = 60.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -121,6 +94,7 @@ class KubernetesRunner:
         self._starts = anyio.CapacityLimiter(_CONCURRENT_STARTS)
         self._logs = FollowedLogs(self._watches)
         self._stopper = Stopper(self._watches, self._logs)
+        self._looks = Looks(self._clusters, self._watches, self._stopper)
         self._events = EventLooks()
         self._warned: dict[str, str] = {}
 
@@ -138,11 +112,11 @@ class KubernetesRunner:
         spot, manifest = plan.spot, plan.manifest
         station = self._watches.station(spot, plan.cluster, order.identity)
         try:
-            await _synced(station)  # what cannot be watched is not begun
+            await station.synced()  # what cannot be watched is not begun
         except Unavailable as error:
             raise NotBegun(str(error), retry_after_seconds=error.retry_after_seconds) from error
         await self._spots.note(spot)
-        _check_alone(station, order)
+        check_alone(station, order)
         async with self._starts:
             made = await making.begin(plan, order)
         station.born(made.launched)
@@ -190,9 +164,9 @@ class KubernetesRunner:
         look = self._events.begin()
         with self._watches.follow(facts.item) as bell:
             while True:
-                status = await self._look(facts, events)
+                status = await self._looks.status(facts, events)
                 if look.is_due(status):
-                    events = await look.of(await self._station(facts), facts.item, facts.uid)
+                    events = await look.of(await self._looks.station(facts), facts.item, facts.uid)
                     continue
                 if status != shown:
                     if status.end is not None:
@@ -203,7 +177,7 @@ class KubernetesRunner:
                     return
                 shown = status
                 if status.state is RunState.STARTING:
-                    await self._pulls.refresh(await self._station(facts), facts)
+                    await self._pulls.refresh(await self._looks.station(facts), facts)
                 with anyio.move_on_after(_PAUSES.get(status.state, _SURE_SECONDS)):
                     await bell.wait()
 
@@ -211,12 +185,14 @@ class KubernetesRunner:
         """Delete it; its pods get SIGTERM now and SIGKILL after `within_seconds`."""
         facts = facts_of(handle)
         log.info("run is told to stop", run=handle.run_id, within_seconds=within_seconds)
-        await self._stopper.stop(await self._station(facts), facts, within_seconds=within_seconds)
+        await self._stopper.stop(
+            await self._looks.station(facts), facts, within_seconds=within_seconds
+        )
 
     async def log_tail(self, handle: RunHandle, *, lines: int) -> tuple[str, ...]:
         """The last lines of each container; of a run that was stopped here, what was kept."""
         facts = facts_of(handle)
-        station = await self._station(facts)
+        station = await self._looks.station(facts)
         if station.see(facts.uid) is not None:
             pods = station.pods.there(facts.item)
             if tail := await read_tail(station.cluster.api, pods, lines=lines):
@@ -226,7 +202,7 @@ class KubernetesRunner:
     async def logs(self, handle: RunHandle) -> AsyncGenerator[bytes, None]:
         """All containers' output; the lines name their pod and container if there are several."""
         facts = facts_of(handle)
-        station = await self._station(facts)
+        station = await self._looks.station(facts)
         if station.see(facts.uid) is not None:
             async for piece in self._logs.follow(station, facts.item, facts.uid):
                 yield piece
@@ -235,23 +211,23 @@ class KubernetesRunner:
         """All objects of `identity` at all places that are remembered or configured."""
         found: list[FoundRun] = []
         for spot in await self._searches.spots():
-            cluster = await self._clusters.get(spot.cluster)
+            cluster = await self._clusters.reach(spot.cluster)
             station = self._watches.station(spot, cluster, identity)
-            await _synced(station)
+            await station.synced()
             for launched in tuple(station.informer.objects().values()):
                 meta = launched.metadata
                 controlled = any(one.controller for one in meta.owner_references or ())
                 if station.see(meta.uid) is None or (isinstance(launched, Pod) and controlled):
                     continue
                 if meta.label().item:
-                    trace = await self._trace(station, meta.name, meta.uid)
+                    trace = await trace_of(station, meta.name, meta.uid)
                     found.append(found_run(spot, meta, trace, identity))
         return tuple(found)
 
     async def remove(self, handle: RunHandle) -> None:
         """Let the object go: a Job when its queue wants it, all others at once."""
         facts = facts_of(handle)
-        station = await self._station(facts)
+        station = await self._looks.station(facts)
         await end_left(station, facts)
         await making.let_go(station, facts.name, facts.uid)
         station.forget(facts.item, facts.uid)
@@ -271,117 +247,9 @@ class KubernetesRunner:
         """Close the connections; runs go on."""
         await self._clusters.close()
 
-    async def _station(self, facts: Facts) -> Station:
-        try:
-            cluster = await self._clusters.get(facts.spot.cluster)
-        except ConfigError as error:
-            raise Unavailable(str(error)) from error
-        return self._watches.station(facts.spot, cluster, facts.identity)
-
-    async def _look(self, facts: Facts, events: Sequence[Event]) -> RunStatus:
-        """From memory; that an object is gone counts only when said twice."""
-        try:
-            station = await self._station(facts)
-        except Unavailable as error:
-            return RunStatus(state=RunState.UNKNOWN, detail=str(error))
-        if station.why_not_fresh:
-            return RunStatus(state=RunState.UNKNOWN, detail=station.why_not_fresh)
-        seen = station.see(facts.uid)
-        if seen is None:
-            return await self._ask(station, facts)
-        status = self._judge(station, seen, facts, events)
-        if seen.there and are_late(station, station.pods.of(facts.item), status):
-            try:
-                await catch_up(station, facts.item)
-            except (KubeRefused, Unavailable) as error:
-                return RunStatus(state=RunState.UNKNOWN, detail=str(error))
-            status = self._judge(station, seen, facts, events)
-        return status
-
-    def _judge(
-        self, station: Station, seen: Seen, facts: Facts, events: Sequence[Event]
-    ) -> RunStatus:
-        pods = station.pods.of(facts.item)
-        stopped = self._stopper.has_stopped(facts.uid)
-        if seen.there:
-            status = with_events(judge(seen.launched, pods, events=events, now=now()), events)
-            if status.end is None or not stopped:
-                return status
-            if station.pods.there(facts.item):  # its end is that of its programs
-                return RunStatus(state=RunState.RUNNING)
-        if stopped:
-            return _ended(stopped_end(pods))
-        return _ended(judge_gone(seen.launched, pods, now=now(), unseen=seen.unseen))
-
-    async def _ask(self, station: Station, facts: Facts) -> RunStatus:
-        """The API server itself, of an object that no watch has told of."""
-        try:
-            for last in (False, True):
-                try:
-                    content = await station.cluster.api.get(station.spot.path(facts.name))
-                except KubeRefused as error:
-                    if not error.not_found:
-                        raise
-                else:
-                    launched = decoded(content, type_of(station.spot.kind))
-                    if launched.metadata.uid == facts.uid:
-                        station.born(launched)
-                        return judge(launched, station.pods.of(facts.item), now=now())
-                if not last:
-                    await anyio.sleep(_GONE_AGAIN_SECONDS)
-        except (Unavailable, KubeRefused) as error:
-            return RunStatus(state=RunState.UNKNOWN, detail=str(error))
-        pods = station.pods.of(facts.item)
-        if self._stopper.has_stopped(facts.uid):
-            return _ended(stopped_end(pods))
-        return _ended(unseen_end())
-
-    async def _trace(self, station: Station, name: str, uid: str) -> Trace:
-        seen = station.see(uid)
-        if seen is None or not seen.there:
-            return Trace.ENDED
-        item = seen.launched.metadata.label().item
-        status = judge(seen.launched, station.pods.of(item), now=now())
-        if status.end is not None:
-            return Trace.ENDED
-        if status.state is RunState.STARTING and not await making.is_whole(
-            station.cluster, station.spot.namespace, name
-        ):
-            return Trace.PREPARED
-        return Trace.ALIVE
-
 
 _PAUSES = {RunState.STARTING: _STARTING_SECONDS, RunState.UNKNOWN: _RETRY_SECONDS}
 
 
 def _say_ended(handle: RunHandle, end: RunEnd) -> None:
     log.info("run ended", run=handle.run_id, exit_code=end.exit_code, detail=end.detail)
-
-
-def _ended(end: RunEnd) -> RunStatus:
-    return RunStatus(state=RunState.ENDED, end=end)
-
-
-def _check_alone(station: Station, order: LaunchOrder) -> None:
-    """One run is never twice at once."""
-    run, item = label_value(order.run.run_id), label_value(order.item_id)
-    for other in station.others(run, item):
-        label = other.metadata.label().item
-        if judge(other, station.pods.of(label), now=now()).end is None:
-            raise ItemError(
-                f"Run {order.run.run_id} still runs for another item, {label}: stop it, or give"
-                " this item another run id.",
-                reason=Reason.LAUNCH_FAILED,
-                stage=Stage.RUN,
-            )
-
-
-async def _synced(station: Station) -> None:
-    for informer in (station.informer, station.pods.informer):
-        with anyio.move_on_after(_SYNC_SECONDS):
-            await informer.wait_synced()
-            continue
-        spot = station.spot
-        raise Unavailable(
-            f"{spot.kind.plural} of the namespace {spot.namespace} cannot be listed: {informer.why}"
-        )

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import structlog
 
-from launch_async.adapters.runners.kubernetes.clusters import OWN, Cluster, Clusters
+from launch_async.adapters.runners.kubernetes.clusters import OWN, Clusters
 from launch_async.adapters.runners.kubernetes.kinds import JOBS, Kind
 from launch_async.adapters.runners.kubernetes.spots import ClusterKey, Spot, Spots
-from launch_async.domain.errors import ConfigError, ItemError, Unavailable
+from launch_async.domain.errors import ItemError
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -45,7 +45,7 @@ class Searches:
             if await self._find(spot.cluster, spot.kind.api_version, spot.kind.kind)
         ]
         if self._configured:
-            own = await self._cluster(OWN)
+            own = await self._clusters.reach(OWN)
             looked_up = [await self._find(OWN, *names) for names in self._kinds]
             kinds = [JOBS, *[kind for kind in looked_up if kind is not None]]
             for namespace in (own.api.namespace, *self._namespaces):
@@ -53,15 +53,9 @@ class Searches:
         return tuple(dict.fromkeys(found))
 
     async def _find(self, key: ClusterKey, api_version: str, kind: str) -> Kind | None:
-        cluster = await self._cluster(key)
+        cluster = await self._clusters.reach(key)
         try:
             return await cluster.kinds.find(api_version, kind)
         except ItemError as error:
             log.info("a kind is not searched", kind=f"{api_version}/{kind}", why=str(error))
             return None
-
-    async def _cluster(self, key: ClusterKey) -> Cluster:
-        try:
-            return await self._clusters.get(key)
-        except ConfigError as error:
-            raise Unavailable(str(error)) from error

@@ -35,6 +35,8 @@ PODS = Kind(api_version="v1", kind="Pod", plural="pods", namespaced=True)
 BORN_SECONDS = 60.0
 """How long the watch may take to tell of an object that was just made."""
 
+_SYNC_SECONDS = 60.0
+
 T = TypeVar("T")
 
 
@@ -169,6 +171,19 @@ class Station:
     def why_not_fresh(self) -> str:
         """Why nothing can be said now; empty: it can."""
         return self.informer.why or self.pods.informer.why
+
+    async def synced(self) -> None:
+        """Until it was listed for the first time: what cannot be watched is not begun.
+
+        Raises:
+            Unavailable: the API server does not let us, or does not answer for long.
+        """
+        for informer in (self.informer, self.pods.informer):
+            with anyio.move_on_after(_SYNC_SECONDS):
+                await informer.wait_synced()
+                continue
+            what = f"{informer.kind.plural} of the namespace {self.spot.namespace}"
+            raise Unavailable(f"{what} cannot be listed: {informer.why}")
 
     def born(self, launched: Launched) -> None:
         """This object was made just now: the watch will tell of it."""
