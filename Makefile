@@ -21,6 +21,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .PHONY: help run dev check lint lint-ruff lint-mypy lint-pyright lint-imports test format clean \
         chaos mutants soak bench-vs-wandb docker-up docker-down postgres-up postgres-down registry-up registry-down \
+        object-store-up object-store-down \
         buildkit-up buildkit-down cluster cluster-down images manifests
 
 help:
@@ -60,7 +61,7 @@ lint-pyright: .venv/.installed-dev
 lint-imports: .venv/.installed-dev
 	@$(BIN)/lint-imports --no-logo
 
-test: .venv/.installed-dev ## Run the whole suite, with a Docker engine, PostgreSQL, registries, BuildKit and Kubernetes if they can be had [ARGS="-k name" WORKERS=n]
+test: .venv/.installed-dev ## Run the whole suite, with a Docker engine, PostgreSQL, registries, BuildKit, an object store and Kubernetes if they can be had [ARGS="-k name" WORKERS=n]
 	@scripts/docker-engine up && scripts/test-images || { \
 	    echo "make test: the tests that need Docker are skipped (see the line above)" >&2; test "$$CI" != true; }
 	@scripts/client-environments || { \
@@ -71,6 +72,8 @@ test: .venv/.installed-dev ## Run the whole suite, with a Docker engine, Postgre
 	    echo "make test: the tests on image registries are skipped (see the line above)" >&2; test "$$CI" != true; }
 	@scripts/buildx >/dev/null && scripts/buildkit up >/dev/null || { \
 	    echo "make test: the tests of buildx or buildkitd are skipped (see the line above)" >&2; test "$$CI" != true; }
+	@scripts/object-store up >/dev/null || { \
+	    echo "make test: the tests on an object store are skipped (see the line above)" >&2; test "$$CI" != true; }
 	@scripts/cluster up >/dev/null || { \
 	    echo "make test: the tests on Kubernetes are skipped (see the line above)" >&2; test "$$CI" != true; }
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
@@ -114,6 +117,12 @@ buildkit-up: ## Start a buildkitd for the tests and print its address (root; not
 
 buildkit-down: ## Stop the buildkitd that buildkit-up started
 	@scripts/buildkit down
+
+object-store-up: ## Start an object store that speaks S3 for the tests and print its URL (nothing if ours answers)
+	@scripts/object-store up
+
+object-store-down: ## Stop the object store that object-store-up started
+	@scripts/object-store down
 
 cluster: ## Start a Kubernetes of one node for the tests and print the file for KUBECONFIG (root, Go; nothing if ours answers)
 	@scripts/cluster up

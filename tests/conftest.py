@@ -21,6 +21,8 @@ import pytest
 
 from databases import REMEDY as POSTGRES_REMEDY
 from databases import Postgres, find_postgres
+from object_stores import REMEDY as OBJECT_STORE_REMEDY
+from object_stores import ObjectStore, find_object_store
 from registry_servers import REMEDY as REGISTRIES_REMEDY
 from registry_servers import Registries, find_registries
 
@@ -174,6 +176,15 @@ def registries() -> Registries:
     found = find_registries()
     if found is None:
         _miss(f"no image registries answer: {REGISTRIES_REMEDY}")
+    return found
+
+
+@pytest.fixture(scope="session")
+def object_store() -> ObjectStore:
+    """One that speaks S3."""
+    found = find_object_store()
+    if found is None:
+        _miss(f"no object store answers: {OBJECT_STORE_REMEDY}")
     return found
 
 

@@ -535,7 +535,9 @@ async def test_an_image_that_is_not_pushed_is_not_built(volume: Path, order: Ima
     [
         ({"type": "kaniko"}, r"builder\.destination is missing"),
         ({**KANIKO}, r"context-claim.*context-folder"),
-        ({**KANIKO, "build-context-store": "s3://b"}, r"object stores are not supported yet; name"),
+        ({**KANIKO, "build-context-store": "/folder"}, r"'/folder' is no object store; write s3:"),
+        ({**KANIKO, "build-context-store": "s3://"}, r"'s3://' is no object store"),
+        ({**BUILDKIT, "cluster": {}, "build-context-store": "s3://b"}, r"context-claim"),
         ({**KANIKO, "cluster": {"context-claim": "c"}}, r"context-folder"),
         ({**BUILDKIT, "address": "tcp://h:1", "cluster": {}}, r"keep one"),
         ({**BUILDKIT, "cluster": {"nodes": 1}}, r"builder\.cluster.*nodes"),

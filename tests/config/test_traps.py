@@ -62,8 +62,12 @@ def test_plain_settings_have_none():
         ("builder: {type: kaniko, build-context-store: /x}\n", "f:1:25: builder.build-context"),
         ("builder: {type: kaniko, secret-name: x}\n", "builder.secret-key need each other"),
         (
-            "builder: {type: kaniko, build-context-store: s3://b}\n",
+            "builder: {type: kaniko, build-context-store: s3://b, cluster: {context-claim: c}}\n",
             "contexts go by builder.cluster",
+        ),
+        (
+            "builder: {type: buildkit, build-context-store: s3://b, cluster: {}}\n",
+            "build-context-store has no effect but for kaniko",
         ),
         ("builder: {type: docker, cluster: {}}\n", "f:1:25: builder.cluster has no effect but for"),
         ("builder: {type: docker, platform: all}\n", "f:1:25: builder.platform must be one of"),

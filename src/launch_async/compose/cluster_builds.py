@@ -1,7 +1,7 @@
 """Builds in the agent's Kubernetes cluster, by kaniko or by BuildKit, as the configuration says."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from launch_async.adapters.builders.cluster.builder import ClusterBuilder
@@ -16,8 +16,10 @@ from launch_async.adapters.builders.cluster.job import (
 )
 from launch_async.adapters.builders.cluster.kaniko import Kaniko
 from launch_async.adapters.builders.cluster.overlay import check_overlay, namespace_in
+from launch_async.adapters.builders.cluster.volume import VolumeContexts
 from launch_async.adapters.runners.kubernetes.clusters import Connect
 from launch_async.adapters.runners.kubernetes.own_jobs import OwnJobs
+from launch_async.config.clouds import STORE_WORDS, STORES
 from launch_async.config.cluster_builds import ClusterBuildsSection, with_environment
 from launch_async.config.images import BuilderSection
 from launch_async.config.paths import home_path
@@ -27,6 +29,7 @@ from launch_async.ports.cluster_jobs import ClusterJobs
 from launch_async.ports.images import RegistryLogins
 
 BUILDKIT_IMAGE = "docker.io/moby/buildkit:v0.34.2"
+_REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _AWS_FOLDER = "/root/.aws"
 _GOOGLE_FOLDER = "/kaniko/.config/gcloud"
 _GOOGLE_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
@@ -92,14 +95,12 @@ def cluster_builder(
             "builder.address and builder.cluster: keep one, as BuildKit builds on a buildkitd or in"
             " the cluster"
         )
-    folder = _contexts_of(section, given)
+    contexts = _contexts_of(section, given)
     overlay = _overlay_of(section, given)
     secrets, own_logins = _secrets_of(section, given)
     settings = JobSettings(
         identity=identity,
         prefix=section.build_job_name,
-        claim=given.context_claim,
-        claim_path=given.context_sub_path,
         namespace=given.namespace or namespace_in(overlay),
         service_account=given.service_account,
         secrets=secrets,
@@ -109,35 +110,60 @@ def cluster_builder(
     )
     return ClusterBuilder(
         jobs,
-        _executor_of(section, given, insecure),
+        _executor_of(section, given, insecure, environ),
         logins,
-        contexts=Contexts(folder),
+        contexts=contexts,
         settings=settings,
     )
 
 
 def _executor_of(
-    section: BuilderSection, given: ClusterBuildsSection, insecure: Sequence[str]
+    section: BuilderSection,
+    given: ClusterBuildsSection,
+    insecure: Sequence[str],
+    environ: Mapping[str, str],
 ) -> Executor:
     cache = section.cache or None
     if section.type == "kaniko":
-        return Kaniko(section.kaniko_image, cache=cache, insecure=insecure)
+        env = {} if given.context_claim else _store_variables(environ)
+        return Kaniko(section.kaniko_image, cache=cache, insecure=insecure, env=env)
     variant = "" if given.privileged else "-rootless"
     image = given.image or f"{BUILDKIT_IMAGE}{variant}"
     return Buildkit(image, privileged=given.privileged, cache=cache, insecure=insecure)
 
 
-def _contexts_of(section: BuilderSection, given: ClusterBuildsSection) -> Path:
+def _contexts_of(section: BuilderSection, given: ClusterBuildsSection) -> Contexts:
+    """A claim's volume; for kaniko, if there is no claim, the store that W&B's agent would use."""
     if given.context_claim and given.context_folder:
-        return home_path(given.context_folder, "builder.cluster.context-folder")
-    remedy = (
-        "name a persistent volume claim with builder.cluster.context-claim, and with"
-        " builder.cluster.context-folder where the agent sees its volume"
+        folder = home_path(given.context_folder, "builder.cluster.context-folder")
+        return VolumeContexts(folder, claim=given.context_claim, sub_path=given.context_sub_path)
+    url = section.build_context_store
+    if url and section.type == "kaniko" and not given.context_claim:
+        return _stored(url)
+    raise ConfigError(
+        "builds in the cluster need a place for their contexts: name a persistent volume claim with"
+        " builder.cluster.context-claim, and with builder.cluster.context-folder where the agent"
+        " sees its volume; or, for kaniko, an object store with builder.build-context-store"
     )
-    if section.build_context_store:
-        msg = f"builder.build-context-store: object stores are not supported yet; {remedy}"
+
+
+def _stored(url: str) -> Contexts:
+    if not STORES.match(url):
+        msg = f"builder.build-context-store: {url!r} is no object store; write {STORE_WORDS}"
         raise ConfigError(msg)
-    raise ConfigError(f"builds in the cluster need a place for their contexts: {remedy}")
+    # Its library is loaded by those who use it: every agent would wait for it at its start.
+    stored_contexts: Callable[[str], Contexts] = import_module(
+        "launch_async.adapters.builders.cluster.store"
+    ).stored_contexts
+    return stored_contexts(url)
+
+
+def _store_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Where the store is, told to kaniko as it is told to the agent; logins are no part of it."""
+    found = {name: environ[name] for name in _REGION_VARIABLES if environ.get(name)}
+    if endpoint := environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL"):
+        found |= {"S3_ENDPOINT": endpoint, "S3_FORCE_PATH_STYLE": "true"}
+    return found
 
 
 def _overlay_of(section: BuilderSection, given: ClusterBuildsSection) -> Mapping[str, Any]:

@@ -19,7 +19,9 @@ _PLATFORMS = ("linux/amd64", "linux/arm64")
 _GAR_PARTS = 4
 _ACR_PARTS = 2
 _PARTS = {"account_id", "region", "repo_name", "repository", "image-name", "project"}
-_STORES = re.compile(r"s3://|gs://|https://[^/]+\.blob\.core\.windows\.net/[^/]+")
+STORES = re.compile(r"(s3|gs)://[^/]+|https://[^/]+\.blob\.core\.windows\.net/[^/]+")
+STORE_WORDS = "s3://BUCKET/…, gs://BUCKET/… or https://ACCOUNT.blob.core.windows.net/CONTAINER/…"
+"""What `builder.build-context-store` may be."""
 
 
 def cloud_traps(config: LaunchConfig) -> Iterator[tuple[str, str]]:
@@ -68,17 +70,16 @@ def _builder(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     cluster = block.get("cluster")
     claim = isinstance(cluster, Mapping) and cluster.get("context-claim")
     if kind == "kaniko" and not store and not claim:
-        text = "for W&B's agent, and builder.cluster.context-claim for this one"
-        yield "builder", f"kaniko needs builder.build-context-store {text}"
+        yield "builder", "kaniko needs builder.build-context-store or builder.cluster.context-claim"
     if cluster is not None and kind not in {"kaniko", "buildkit"}:
         yield "builder.cluster", "builder.cluster has no effect but for kaniko and buildkit"
-    if store:
-        key = "builder.build-context-store"
-        yield key, f"{key} has no effect yet: contexts go by builder.cluster.context-claim"
-    if isinstance(store, str) and not _STORES.match(store):
-        text = "s3://…, gs://… or https://ACCOUNT.blob.core.windows.net/CONTAINER"
-        key = "builder.build-context-store"
-        yield key, f"{key} must look like {text}"
+    key = "builder.build-context-store"
+    if store and claim:
+        yield key, f"{key} has no effect: contexts go by builder.cluster.context-claim"
+    elif store and kind != "kaniko":
+        yield key, f"{key} has no effect but for kaniko"
+    if isinstance(store, str) and not STORES.match(store):
+        yield key, f"{key} must look like {STORE_WORDS}"
     if bool(block.get("secret-name")) != bool(block.get("secret-key")):
         yield "builder", "builder.secret-name and builder.secret-key need each other"
     if "platform" in block and block["platform"] not in _PLATFORMS:

@@ -80,7 +80,7 @@ class BuilderSection(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     build_job_name: str = "wandb-launch-container-build"
     """What the names of the Jobs in the cluster begin with."""
     build_context_store: str | None = None
-    """An object store for build contexts: not supported, name a claim in `cluster`."""
+    """An object store by which kaniko gets its contexts, if `cluster` names no claim."""
     kaniko_image: str = "gcr.io/kaniko-project/executor:v1.11.0"
     """Of kaniko, or of what takes its arguments."""
     kaniko_config: dict[str, Any] = {}

@@ -1,7 +1,7 @@
 """Builds each image by a Job in a Kubernetes cluster; images go straight to their registry.
 
 ```
-build -> context as a tar on a shared volume -> Job (or the one that an earlier life has made)
+build -> context as a tar where pods can get it -> Job (or the one that an earlier life has made)
                                                   |  its log: build.log, steps, why it failed
          context removed <- Job removed <---------+
 ```
@@ -72,7 +72,7 @@ class ClusterBuilder:
     async def clean(self) -> None:
         """Remove contexts that killed lives have left; at the start."""
         limit = self._settings.timeout_seconds + _SWEEP_MARGIN_SECONDS
-        await self._contexts.sweep(f"{self._settings.name_prefix}*", older_than_seconds=limit)
+        await self._contexts.sweep(self._settings.name_prefix, older_than_seconds=limit)
 
     async def check(self) -> None:
         """Whether the cluster answers and contexts can be brought to it."""
@@ -104,10 +104,18 @@ class ClusterBuilder:
             name = job_name(self._settings, executor=self.name, image=build.image)
             async with self._alone(name):
                 secret = await self._secret(build)
-                part = await anyio.to_thread.run_sync(self._executor.part, build, dockerfile)
+                address = self._contexts.address(name)
+                part = await anyio.to_thread.run_sync(
+                    self._executor.part, build, dockerfile, address
+                )
                 folder = None if secret is None else self._executor.logins_folder
                 job = build_job(
-                    name, part, self._settings, image=build.image, own_logins_folder=folder
+                    name,
+                    part,
+                    self._settings,
+                    image=build.image,
+                    context=self._contexts.mount(name),
+                    own_logins_folder=folder,
                 )
                 try:
                     end = await self._jobs.run(

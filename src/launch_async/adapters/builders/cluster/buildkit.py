@@ -64,8 +64,9 @@ class Buildkit:
         self._cache = cache
         self._insecure = tuple(insecure)
 
-    def part(self, build: ImageBuild, dockerfile: Path) -> Part:
+    def part(self, build: ImageBuild, dockerfile: Path, context: str) -> Part:
         """A shell that starts the daemon; what is built is in its arguments alone."""
+        del context  # always a file
         cache = None if self._cache is None else cache_of(self._cache, dockerfile)
         within = f"{_WORK}/context/{build.dockerfile}"
         words = build_words(build, context=f"{_WORK}/context", dockerfile=within, cache=cache)

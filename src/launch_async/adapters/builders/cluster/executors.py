@@ -23,7 +23,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Executor(Protocol):
-    """Makes the image of a context that is a compressed tar at `CONTEXT`, and pushes it."""
+    """Makes the image of a context that is a compressed tar, and pushes it."""
 
     @property
     def name(self) -> str:
@@ -50,8 +50,11 @@ class Executor(Protocol):
         """The exit code by which it says that it could not begin, whatever the image is."""
         ...
 
-    def part(self, build: ImageBuild, dockerfile: Path) -> Part:
-        """Its container; `dockerfile` is the file on this machine. Blocks."""
+    def part(self, build: ImageBuild, dockerfile: Path, context: str) -> Part:
+        """Its container; `dockerfile` is the file on this machine. Blocks.
+
+        `context` is `Contexts.address`; what is mounted is at `CONTEXT`.
+        """
         ...
 
     def steps(self, say: Say) -> Steps:

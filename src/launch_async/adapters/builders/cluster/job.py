@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from launch_async.adapters.builders.cluster.executors import CONTEXT_FOLDER, Part
+from launch_async.adapters.builders.cluster.contexts import ContextMount
+from launch_async.adapters.builders.cluster.executors import Part
 from launch_async.adapters.builders.cluster.overlay import overlaid
 from launch_async.ports.cluster_jobs import ClusterJob
 
@@ -37,9 +38,6 @@ class JobSettings(msgspec.Struct, frozen=True, kw_only=True):
     identity: str
     """The agent's lasting one."""
     prefix: str
-    claim: str
-    claim_path: str = ""
-    """Folder within the claim that the agent sees; empty: all of it."""
     namespace: str = ""
     """Empty: the cluster's own."""
     service_account: str = ""
@@ -72,6 +70,7 @@ def build_job(
     settings: JobSettings,
     *,
     image: str,
+    context: ContextMount | None,
     own_logins_folder: str | None,
 ) -> ClusterJob:
     """`own_logins_folder`: where the Job's own Secret belongs; None: it has none."""
@@ -79,11 +78,9 @@ def build_job(
     mounts: list[Mapping[str, Any]] = list(container.get("volumeMounts") or ())
     env: list[Mapping[str, Any]] = list(container.get("env") or ())
 
-    claim = {"name": "context", "persistentVolumeClaim": {"claimName": settings.claim}}
-    within = "/".join(filter(None, (settings.claim_path.strip("/"), name)))
-    mount = {"name": "context", "mountPath": CONTEXT_FOLDER, "subPath": within, "readOnly": True}
-    volumes.append(claim)
-    mounts.append(mount)
+    if context is not None:
+        volumes.append(context.volume)
+        mounts.append(context.mount)
 
     secrets = list(settings.secrets)
     if own_logins_folder is not None:
