@@ -23,6 +23,7 @@ import anyio.lowlevel
 import msgspec
 import structlog
 
+from launch_async.adapters.runners.kubernetes.kept_objects import Head, KeptObjects, head_of
 from launch_async.adapters.runners.kubernetes.kinds import Kind
 from launch_async.domain.errors import Unavailable
 from launch_async.kit.slow import said_when_slow
@@ -76,17 +77,7 @@ class _Event(msgspec.Struct, frozen=True):
     object: msgspec.Raw
 
 
-class _Meta(msgspec.Struct, frozen=True, rename="camel"):
-    uid: str = ""
-    resource_version: str = ""
-
-
-class _Head(msgspec.Struct, frozen=True):
-    metadata: _Meta
-
-
 _EVENTS = msgspec.json.Decoder(_Event)
-_HEADS = msgspec.json.Decoder(_Head)
 _STATUSES = msgspec.json.Decoder(Status)
 
 
@@ -102,9 +93,8 @@ class _Broken(Exception):
 class Informer(Generic[T]):
     """`serve` fills it; `on_change` hears of each change with whether the object is gone.
 
-    It hears of an object that was there already, and of one whose last state nobody saw. What it
-    raises is a fault of ours: it is logged, and the next change is told. `on_health` is called
-    when `fresh` changes.
+    It hears of an object that was there already, and of one whose last state nobody saw; as
+    `KeptObjects` says. `on_health` is called when `fresh` changes.
     """
 
     def __init__(  # noqa: PLR0917 - all of them say what is watched
@@ -127,13 +117,10 @@ class Informer(Generic[T]):
         self._path = kind.path(namespace)
         selected = {"labelSelector": selector, "fieldSelector": fields}
         self._selected = {name: value for name, value in selected.items() if value}
-        self._decoder = msgspec.json.Decoder(of)
-        self._on_change = on_change
+        self._kept = KeptObjects(of, on_change, self._what)
         self._on_health = on_health
         self._pace = pace or Pace()
         self._limit = self._pace.page
-        self._objects: dict[str, T] = {}
-        self._versions: dict[str, str] = {}
         self._version: str | None = None
         self._failures = 0
         self._futile = 0
@@ -141,7 +128,6 @@ class Informer(Generic[T]):
         self._lines = 0
         self._why = "not listed yet"
         self._told = ""
-        self._unreadable = False
         self._synced = False
         self._answered = anyio.Event()
 
@@ -169,7 +155,7 @@ class Informer(Generic[T]):
 
     def objects(self) -> Mapping[str, T]:
         """Each object by its uid, now; what becomes of them shows in it."""
-        return self._objects
+        return self._kept.by_uid()
 
     async def wait_synced(self) -> None:
         """Until it was fresh for the first time.
@@ -227,17 +213,16 @@ class Informer(Generic[T]):
             following = page.metadata.next_page
             if not following:
                 break
-        for uid in [uid for uid in self._versions if uid not in seen]:
-            self._forget(uid)
+        self._kept.forget_all_but(seen)
         return page.metadata.resource_version
 
     async def _take_all(self, items: tuple[msgspec.Raw, ...], seen: set[str]) -> None:
         began = time.perf_counter()
         for item in items:
-            head = self._head(item)
+            head = _head(item)
             if head.uid:
                 seen.add(head.uid)
-                self._take(head, item)
+                self._kept.take(head, item)
             if time.perf_counter() - began > SLICE_SECONDS:
                 await anyio.lowlevel.checkpoint()
                 began = time.perf_counter()
@@ -279,51 +264,18 @@ class Informer(Generic[T]):
             raise _Broken("a watch brought what is no event", anew=True) from error
         if event.type == "ERROR":
             raise _broken_by(event.object)
-        head = self._head(event.object)
+        head = _head(event.object)
         match event.type:
             case "ADDED" | "MODIFIED" if head.uid:
-                self._take(head, event.object)
+                self._kept.take(head, event.object)
             case "DELETED" if head.uid:
-                self._take(head, event.object, told=False)
-                self._forget(head.uid)
+                self._kept.take(head, event.object, told=False)
+                self._kept.forget(head.uid)
             case _:
                 pass  # a bookmark, or a type of the future
         self._version = head.resource_version or self._version
         self._lines += 1
         self._failures = self._futile = 0
-
-    def _head(self, item: msgspec.Raw) -> _Meta:
-        try:
-            return _HEADS.decode(item).metadata
-        except msgspec.MsgspecError as error:
-            raise _Broken("the API server gave an object without metadata", anew=True) from error
-
-    def _take(self, head: _Meta, item: msgspec.Raw, *, told: bool = True) -> None:
-        if self._versions.get(head.uid) == head.resource_version:
-            return
-        self._versions[head.uid] = head.resource_version
-        try:
-            found = self._decoder.decode(item)
-        except msgspec.MsgspecError as error:
-            if not self._unreadable:  # what was known of it stays
-                log.warning("kubernetes object is not read", why=str(error), **self._what)
-            self._unreadable = True
-            return
-        self._objects[head.uid] = found
-        if told:
-            self._tell(found, gone=False)
-
-    def _forget(self, uid: str) -> None:
-        self._versions.pop(uid, None)
-        gone = self._objects.pop(uid, None)
-        if gone is not None:
-            self._tell(gone, gone=True)
-
-    def _tell(self, found: T, *, gone: bool) -> None:
-        try:
-            self._on_change(found, gone)
-        except Exception:
-            log.exception("a change of a kubernetes object was not handled", **self._what)
 
     def _tell_health(self) -> None:
         try:
@@ -390,6 +342,13 @@ class Informer(Generic[T]):
             "kind": self.kind.kind,
             "namespace": self.namespace or "all",
         }
+
+
+def _head(item: msgspec.Raw) -> Head:
+    try:
+        return head_of(item)
+    except msgspec.MsgspecError as error:
+        raise _Broken("the API server gave an object without metadata", anew=True) from error
 
 
 def _broken_by(said: msgspec.Raw) -> _Broken:
