@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import msgspec
 import structlog
 from aiodocker.exceptions import DockerError
 
@@ -18,7 +17,6 @@ from launch_async.adapters.runners.docker.options import (
     IDENTITY_LABEL,
     ITEM_LABEL,
     NO_OPENING,
-    ORIGIN_LABEL,
     RUN_LABEL,
     container_body,
     platform,
@@ -26,16 +24,21 @@ from launch_async.adapters.runners.docker.options import (
 )
 from launch_async.adapters.runners.docker.policy import DockerPolicy
 from launch_async.adapters.runners.docker.shelf import ImageShelf
+from launch_async.adapters.runners.docker.states import (
+    BACKEND,
+    found_run,
+    handle_of,
+    maybe_out_of_memory,
+    status_of,
+)
 from launch_async.domain.errors import ItemError, Reason, Stage, Unavailable
-from launch_async.domain.ids import ItemId, RunId
+from launch_async.domain.ids import RunId
 from launch_async.domain.run import (
     FoundRun,
-    Origin,
     RunEnd,
     RunHandle,
     RunState,
     RunStatus,
-    Trace,
 )
 from launch_async.kit.keep import Keep
 from launch_async.kit.names import plain_name
@@ -58,7 +61,6 @@ _STOP_MARGIN_SECONDS = 30.0
 _NAME_ATTEMPTS = 50
 _NAME_PAUSE_SECONDS = 0.2
 _LIVE = frozenset({"running", "paused", "restarting"})
-_SIGNALS = {137: "SIGKILL", 143: "SIGTERM"}
 
 
 class DockerRunner:
@@ -68,7 +70,7 @@ class DockerRunner:
     folder for notes, and how much of the images that were made here stays on the engine.
     """
 
-    name = "docker"
+    name = BACKEND
 
     def __init__(
         self,
@@ -136,7 +138,7 @@ class DockerRunner:
         image = (found["Config"]["Image"], found["Image"])
         if self._shelf is not None:
             await self._shelf.note_use(found["Image"])
-        return _handle(found["Id"], name, image, order.run.run_id, order.item_id)
+        return handle_of(found["Id"], name, image, order.run.run_id, order.item_id)
 
     async def watch(self, handle: RunHandle) -> AsyncGenerator[RunStatus, None]:
         """Changes as the engine's events tell of them; needs `serve` to run."""
@@ -180,7 +182,9 @@ class DockerRunner:
     async def find(self, identity: str) -> Sequence[FoundRun]:
         """Containers of `identity`, in one list."""
         listed = await self._engine.labelled(f"{IDENTITY_LABEL}={identity}")
-        return tuple(_found(one) for one in listed if {ITEM_LABEL, RUN_LABEL} <= set(one["Labels"]))
+        return tuple(
+            found_run(one) for one in listed if {ITEM_LABEL, RUN_LABEL} <= set(one["Labels"])
+        )
 
     async def remove(self, handle: RunHandle) -> None:
         """Remove the container and its anonymous volumes; one that runs is killed."""
@@ -286,7 +290,7 @@ class DockerRunner:
                 await anyio.sleep(_GONE_AGAIN_SECONDS)
                 state = await self._looks.state(container_id)
             stopped_by_us = container_id in self._stopped_by_us
-            if state is not None and _maybe_out_of_memory(state) and not stopped_by_us:
+            if state is not None and maybe_out_of_memory(state) and not stopped_by_us:
                 await anyio.sleep(_OOM_AGAIN_SECONDS)
                 state = await self._looks.state(container_id) or state
         except (Unavailable, DockerError) as error:
@@ -299,83 +303,10 @@ class DockerRunner:
                 detail="the container was removed by somebody else",
             )
             return RunStatus(state=RunState.ENDED, end=gone)
-        return _status(state, stopped_by_us=stopped_by_us)
+        return status_of(state, stopped_by_us=stopped_by_us)
 
     def _say_ended(self, handle: RunHandle, end: RunEnd) -> None:
         log.info("run ended", run=handle.run_id, exit_code=end.exit_code, detail=end.detail)
-
-
-def _handle(
-    container_id: str, name: str, image: tuple[str, str], run_id: RunId, item_id: ItemId
-) -> RunHandle:
-    facts = {
-        "container_id": container_id,
-        "container": name,
-        "image": image[0],
-        "image_digest": image[1],
-    }
-    return RunHandle(backend=DockerRunner.name, run_id=run_id, item_id=item_id, data=facts)
-
-
-def _found(listed: Mapping[str, Any]) -> FoundRun:
-    labels: Mapping[str, str] = listed["Labels"]
-    match listed["State"]:
-        case "created":
-            trace = Trace.PREPARED
-        case "exited" | "dead" | "removing":
-            trace = Trace.ENDED
-        case _:
-            trace = Trace.ALIVE
-    name = str((listed["Names"] or [listed["Id"]])[0]).lstrip("/")
-    run_id, item_id = RunId(labels[RUN_LABEL]), ItemId(labels[ITEM_LABEL])
-    image = (listed["Image"], listed["ImageID"])
-    handle = _handle(listed["Id"], name, image, run_id, item_id)
-    return FoundRun(handle=handle, trace=trace, origin=_origin(labels))
-
-
-def _origin(labels: Mapping[str, str]) -> Origin | None:
-    try:
-        return msgspec.json.decode(labels.get(ORIGIN_LABEL, ""), type=Origin)
-    except msgspec.MsgspecError:
-        return None  # an earlier version's container, or somebody else's idea of our labels
-
-
-def _status(state: Mapping[str, Any], *, stopped_by_us: bool) -> RunStatus:
-    match state["Status"]:
-        case "created":
-            return RunStatus(state=RunState.STARTING)
-        case "exited" | "dead":
-            return RunStatus(state=RunState.ENDED, end=_end(state, stopped_by_us=stopped_by_us))
-        case "removing":
-            return RunStatus(state=RunState.UNKNOWN, detail="the container is being removed")
-        case "paused":
-            return RunStatus(state=RunState.RUNNING, detail="paused by somebody")
-        case _:
-            return RunStatus(state=RunState.RUNNING)
-
-
-def _maybe_out_of_memory(state: Mapping[str, Any]) -> bool:
-    killed = state["Status"] == "exited" and int(state["ExitCode"]) == 137
-    return killed and not state.get("OOMKilled")
-
-
-def _end(state: Mapping[str, Any], *, stopped_by_us: bool) -> RunEnd:
-    code = int(state["ExitCode"])
-    if code == 137 and state.get("OOMKilled"):  # alone it may mean a child only (docker.md §4)
-        return RunEnd(
-            exit_code=code,
-            reason=Reason.OUT_OF_MEMORY,
-            detail="killed because its memory limit was reached: raise `memory`",
-        )
-    if state.get("Error"):
-        return RunEnd(exit_code=code, detail=f"Docker says: {state['Error']}")
-    if code in _SIGNALS and not stopped_by_us:
-        return RunEnd(
-            exit_code=code,
-            detail=f"exit code {code} is that of a {_SIGNALS[code]}: something outside of this"
-            " agent stopped or killed it (docker stop, docker kill, the machine's memory)",
-        )
-    return RunEnd(exit_code=code)
 
 
 def _launch_failed(text: str) -> ItemError:
