@@ -1,7 +1,7 @@
 """Makes code and git jobs runnable on this machine: a working copy and a virtual environment.
 
 ```
-state_dir/runs/<run>/code          the run's own copy, fetched aside and then renamed
+state_dir/runs/<run>/code          the run's own copy
 state_dir/envs/<key>/              shared by all runs with the same requirements and Python
 state_dir/envs/<key>/complete      written last: without it the folder is a crash's leftover
 state_dir/envs/<key>.log, .lock    what pip said; who is building (across processes)
@@ -26,9 +26,9 @@ from subprocess import DEVNULL, CalledProcessError
 
 import anyio
 import anyio.to_thread
-import msgspec
 import structlog
 
+from launch_async.adapters.builders.copies import WorkingCopies
 from launch_async.adapters.builders.eviction import NEEDS, Shelf
 from launch_async.adapters.builders.pip import ToolFailed, run_tool
 from launch_async.adapters.builders.venv import make_base, make_from_base
@@ -53,13 +53,6 @@ _LOCK_SECONDS = 0.25
 _ASK = "import sys; print(sys.implementation.name, *sys.version_info[:3])"
 
 
-class Copy(msgspec.Struct, frozen=True):
-    """Whose copy of what a code folder is."""
-
-    item_id: str
-    source: str
-
-
 class EnvironmentBuilder:
     """Implements `ports.build.Builder` for local-process queues."""
 
@@ -74,7 +67,7 @@ class EnvironmentBuilder:
     ) -> None:
         self._runs = state_dir.absolute() / "runs"
         self._environments = state_dir.absolute() / "envs"
-        self._jobs = jobs
+        self._copies = WorkingCopies(self._runs, jobs)
         self._python = python or Path(sys.executable)
         self._install_timeout_seconds = install_timeout_seconds
         self._versions: dict[str, str | None] = {}
@@ -92,7 +85,7 @@ class EnvironmentBuilder:
             )
         if not order.entrypoint:
             raise _failed("The job has no entry point: give the job or the item one.")
-        code = await self._working_copy(order.item, source)
+        code = await self._copies.of(order.item, source)
         needs = await anyio.to_thread.run_sync(find_requirements, code)
         python, version = await self._interpreter(order.job.runtime)
         warnings = _other_python(order.job.runtime, version)
@@ -131,23 +124,7 @@ class EnvironmentBuilder:
 
     async def discard(self, item: Item) -> None:
         """Remove the item's working copy; another item's of the same run id stays."""
-        await anyio.to_thread.run_sync(_discard, self._runs / plain_name(item.run_id), item.id)
-
-    async def _working_copy(self, item: Item, source: ArtifactSource | GitSource) -> Path:
-        run = self._runs / plain_name(item.run_id)
-        code, aside, mark = run / "code", run / "code.fetching", run / "code.json"
-        copy = Copy(item.id, repr(source))
-        if await anyio.to_thread.run_sync(_is_copy, code, mark, copy):
-            return code  # a run of an earlier life may be at work in it
-        await anyio.to_thread.run_sync(_clear, run, code, aside, mark)
-        await self._jobs.fetch(source, aside)
-
-        def keep() -> None:
-            aside.rename(code)
-            mark.write_bytes(msgspec.json.encode(copy))
-
-        await anyio.to_thread.run_sync(keep)
-        return code
+        await self._copies.discard(item)
 
     async def _interpreter(self, runtime: str | None) -> tuple[Path, str]:
         """The Python for the job, and its version; the agent's own if the wanted one is missing."""
@@ -276,39 +253,6 @@ class EnvironmentBuilder:
                 log.warning("requirement could not be installed", line=line, why=error.said[-1:])
         if missing:
             output.with_suffix(".missing").write_text("\n".join(missing), encoding="utf-8")
-
-
-def _is_copy(code: Path, mark: Path, copy: Copy) -> bool:
-    try:
-        return code.is_dir() and msgspec.json.decode(mark.read_bytes(), type=Copy) == copy
-    except (FileNotFoundError, msgspec.DecodeError):
-        return False
-
-
-def _discard(run: Path, item_id: str) -> None:
-    mark = run / "code.json"
-    try:
-        if msgspec.json.decode(mark.read_bytes(), type=Copy).item_id != item_id:
-            return
-    except (FileNotFoundError, msgspec.DecodeError):
-        pass  # not fetched to the end: nobody can be at work in it
-    else:
-        mark.unlink()
-    (run / NEEDS).unlink(missing_ok=True)
-    for folder in (run / "code", run / "code.fetching", run / "env"):
-        shutil.rmtree(folder, ignore_errors=True)
-    with suppress(OSError):  # the runner's records keep the folder
-        run.rmdir()
-
-
-def _clear(run: Path, code: Path, aside: Path, mark: Path) -> None:
-    run.mkdir(mode=0o700, parents=True, exist_ok=True)
-    mark.unlink(missing_ok=True)  # first: a half-deleted copy must not look whole
-    (run / NEEDS).unlink(missing_ok=True)
-    for folder in (code, aside, run / "env"):
-        if folder.exists():
-            shutil.rmtree(folder)
-    aside.mkdir()
 
 
 def _inside(code: Path, working_dir: str | None) -> Path:
