@@ -8,7 +8,7 @@ import msgspec
 
 from launch_async.adapters.builders.buildctl import build_words, cache_of
 from launch_async.adapters.builders.context import bases_of, dockerfile_of, images_of
-from launch_async.adapters.builders.faults import build_error, is_denied, is_push
+from launch_async.adapters.builders.faults import build_error, build_failed, is_denied, is_push
 from launch_async.adapters.builders.output import Output, open_output
 from launch_async.adapters.builders.programs import (
     NotInstalled,
@@ -18,7 +18,7 @@ from launch_async.adapters.builders.programs import (
 )
 from launch_async.adapters.builders.steps import Failure, PlainSteps
 from launch_async.adapters.builders.tries import PushTries
-from launch_async.domain.errors import ItemError, Reason, Stage, Unavailable
+from launch_async.domain.errors import Unavailable
 from launch_async.domain.image import ImageRef
 from launch_async.ports.images import ImageBuild, RegistryLogin, RegistryLogins, Say
 from launch_async.wire.docker_config import docker_config_folder
@@ -85,11 +85,9 @@ class BuildkitBuilder:
     async def build(self, build: ImageBuild, say: Say) -> None:
         """Make the image and push it."""
         if not build.push:
-            raise ItemError(
+            raise build_failed(
                 "buildkitd keeps no images, so that Docker cannot run what it makes: name a"
-                " registry with `builder.destination`, or use the builder `docker`.",
-                reason=Reason.BUILD_FAILED,
-                stage=Stage.BUILD,
+                " registry with `builder.destination`, or use the builder `docker`."
             )
         dockerfile = await dockerfile_of(build)
         cache = await anyio.to_thread.run_sync(self._cache_of, dockerfile)

@@ -4,7 +4,7 @@ from pathlib import Path, PurePosixPath
 
 import anyio.to_thread
 
-from launch_async.domain.errors import ItemError, Reason, Stage
+from launch_async.adapters.builders.faults import build_failed
 from launch_async.domain.image import ImageRef
 from launch_async.ports.images import ImageBuild
 
@@ -17,10 +17,8 @@ async def dockerfile_of(build: ImageBuild) -> Path:
     """
     path = build.context.joinpath(*PurePosixPath(build.dockerfile).parts)
     if not await anyio.to_thread.run_sync(_is_within, path, build.context):
-        raise ItemError(
-            f"The build context has no file {build.dockerfile}: correct the Dockerfile's path.",
-            reason=Reason.BUILD_FAILED,
-            stage=Stage.BUILD,
+        raise build_failed(
+            f"The build context has no file {build.dockerfile}: correct the Dockerfile's path."
         )
     return path
 

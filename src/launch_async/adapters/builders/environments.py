@@ -30,6 +30,7 @@ import structlog
 
 from launch_async.adapters.builders.copies import WorkingCopies
 from launch_async.adapters.builders.eviction import NEEDS, Shelf
+from launch_async.adapters.builders.faults import build_failed
 from launch_async.adapters.builders.pip import ToolFailed, run_tool
 from launch_async.adapters.builders.venv import make_base, make_from_base
 from launch_async.domain.errors import ItemError, Reason, Stage
@@ -84,7 +85,7 @@ class EnvironmentBuilder:
                 " use a local-container queue."
             )
         if not order.entrypoint:
-            raise _failed("The job has no entry point: give the job or the item one.")
+            raise build_failed("The job has no entry point: give the job or the item one.")
         code = await self._copies.of(order.item, source)
         needs = await anyio.to_thread.run_sync(find_requirements, code)
         python, version = await self._interpreter(order.job.runtime)
@@ -130,7 +131,7 @@ class EnvironmentBuilder:
         """The Python for the job, and its version; the agent's own if the wanted one is missing."""
         own = await self._version(self._python)
         if own is None:
-            raise _failed(f"The agent's Python, {self._python}, does not run: repair it.")
+            raise build_failed(f"The agent's Python, {self._python}, does not run: repair it.")
         wanted = re.search(r"(\d+)\.(\d+)", runtime or "")
         if wanted is None or own.split()[1:3] == [wanted[1], wanted[2]]:
             return self._python, own
@@ -199,13 +200,13 @@ class EnvironmentBuilder:
                 await make_from_base(folder, base=base, python=python, output=output)
                 await self._install(folder, needs, code=code, output=output)
         except TimeoutError as error:
-            raise _failed(
+            raise build_failed(
                 f"Installing the job's requirements took longer than"
                 f" {self._install_timeout_seconds:.0f} s; the log is {output}."
             ) from error
         except ToolFailed as error:
             why = "the package index cannot be reached" if error.no_network else "pip failed"
-            raise _failed(
+            raise build_failed(
                 f"The job's requirements could not be installed: {why}.\n{error}"
             ) from error
         log.info("environment is ready", folder=str(folder))
@@ -260,7 +261,7 @@ def _inside(code: Path, working_dir: str | None) -> Path:
         return code
     folder = (code / working_dir).resolve()
     if not folder.is_relative_to(code.resolve()) or not folder.is_dir():
-        raise _failed(f"The working directory {working_dir} is no folder of the job's code.")
+        raise build_failed(f"The working directory {working_dir} is no folder of the job's code.")
     return folder
 
 
@@ -296,10 +297,6 @@ async def _file_lock(path: Path) -> AsyncGenerator[None, None]:
                 # A blocking flock in a thread could not be cancelled; nothing tells of a release.
                 await anyio.sleep(_LOCK_SECONDS)
         yield
-
-
-def _failed(text: str) -> ItemError:
-    return ItemError(text, reason=Reason.BUILD_FAILED, stage=Stage.BUILD)
 
 
 def _unsupported(text: str) -> ItemError:

@@ -87,7 +87,12 @@ def build_error(failure: Failure, *, builder: str, image: str) -> LaunchError:
     said = "" if code else f"\n{quoted(words)}"
     printed = "\nThe last that it printed (build.log has all of it):"
     tail = "\n".join((printed, *failure.tail)) if failure.tail else ""
-    return _failed(f"{where} {how}{what}{said}{tail}", Reason.BUILD_FAILED)
+    return build_failed(f"{where} {how}{what}{said}{tail}")
+
+
+def build_failed(text: str) -> ItemError:
+    """Where the text says all that there is to say."""
+    return _failed(text, Reason.BUILD_FAILED)
 
 
 def is_push(failure: Failure) -> bool:
@@ -132,10 +137,9 @@ def push_error(image: str, words: str) -> LaunchError:
                 Reason.REGISTRY_DENIED,
             )
         case Fault.MISSING:
-            return _failed(
+            return build_failed(
                 f"The registry {host} has no place for {image}: {quoted(words)}."
-                " Make the repository there, or correct `builder.destination`.",
-                Reason.BUILD_FAILED,
+                " Make the repository there, or correct `builder.destination`."
             )
         case _:
             return Unavailable(f"The registry {host} did not take {image}: {quoted(words)}.")

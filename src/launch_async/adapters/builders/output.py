@@ -9,7 +9,8 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from launch_async.domain.errors import ItemError, Reason, Stage
+from launch_async.adapters.builders.faults import build_failed
+from launch_async.domain.errors import ItemError
 
 MAX_BYTES = 256 * 1024 * 1024
 """A build that prints without end must not fill the disk for all."""
@@ -61,9 +62,7 @@ def _write(descriptor: int, piece: bytes) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> ItemError:
-    return ItemError(
+    return build_failed(
         f"The build's log cannot be written to {path.parent}: {error.strerror}."
-        " Free some room on the agent's disk, or name another state directory.",
-        reason=Reason.BUILD_FAILED,
-        stage=Stage.BUILD,
+        " Free some room on the agent's disk, or name another state directory."
     )

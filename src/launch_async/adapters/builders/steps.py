@@ -96,8 +96,36 @@ class ClassicSteps:
         self._tail.extend(shown(line) for line in kept)
 
 
-class PlainSteps:
-    """BuildKit's plain progress, of whichever program or engine printed it."""
+class LineSteps:
+    """What is printed line by line: `_read` gets each line, and keeps what failed."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._lines = Lines()
+        self._failed: Failure | None = None
+        self._final: str | None = None
+        """What the builder said last of why it ended, at no step."""
+
+    def feed(self, piece: bytes) -> None:
+        """Read on."""
+        for line in self._lines.feed(piece):
+            self._read(line)
+
+    def failure(self, error: str) -> Failure:
+        """At the step that failed, if any was read to have."""
+        for line in self._lines.end():
+            self._read(line)
+        return self._failed or Failure(step=None, error=self._final or error)
+
+    def _read(self, line: str) -> None:
+        raise NotImplementedError
+
+
+class PlainSteps(LineSteps):
+    """BuildKit's plain progress, of whichever program or engine printed it.
+
+    A failure is at the first step that failed; what failed with it was only cancelled.
+    """
 
     _VERTEX = re.compile(r"#(\d+) (.*)", re.DOTALL)
     _NAME = re.compile(r"\[(?P<place>[^\]]*\d+/\d+)\] (?P<text>.*)")
@@ -110,23 +138,9 @@ class PlainSteps:
     """Without it the build only takes longer."""
 
     def __init__(self, say: Say) -> None:
-        self._say = say
-        self._lines = Lines()
+        super().__init__(say)
         self._steps: dict[str, Step] = {}
         self._tails: dict[str, deque[str]] = {}
-        self._failed: Failure | None = None
-        self._final: str | None = None
-
-    def feed(self, piece: bytes) -> None:
-        """Read on."""
-        for line in self._lines.feed(piece):
-            self._read(line)
-
-    def failure(self, error: str) -> Failure:
-        """At the first step that failed; what failed with it was only cancelled."""
-        for line in self._lines.end():
-            self._read(line)
-        return self._failed or Failure(step=None, error=self._final or error)
 
     def _read(self, line: str) -> None:
         found = self._VERTEX.match(line)

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import anyio
 
-from launch_async.domain.errors import ItemError, Reason, Stage
+from launch_async.adapters.builders.faults import build_failed
 
 _CHUNK_BYTES = 256 * 1024
 
@@ -45,7 +45,7 @@ async def context_tar(folder: Path) -> AsyncGenerator[AsyncIterator[bytes], None
     except Exception:
         if writing.fault is not None:
             msg = f"The build context cannot be read: {writing.fault.strerror}."
-            raise ItemError(msg, reason=Reason.BUILD_FAILED, stage=Stage.BUILD) from writing.fault
+            raise build_failed(msg) from writing.fault
         raise
     finally:
         transport.close()  # the thread gets EPIPE

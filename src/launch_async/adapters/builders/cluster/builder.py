@@ -24,10 +24,10 @@ from launch_async.adapters.builders.cluster.job import (
     job_name,
 )
 from launch_async.adapters.builders.context import bases_of, dockerfile_of, images_of
-from launch_async.adapters.builders.faults import build_error, quoted
+from launch_async.adapters.builders.faults import build_error, build_failed, quoted
 from launch_async.adapters.builders.output import open_output
 from launch_async.adapters.builders.steps import Failure, Steps
-from launch_async.domain.errors import ItemError, LaunchError, Reason, Stage, Unavailable
+from launch_async.domain.errors import LaunchError, Reason, Unavailable
 from launch_async.domain.run import RunEnd
 from launch_async.domain.secret import Secret
 from launch_async.ports.cluster_jobs import ClusterJobs, SecretData
@@ -87,11 +87,9 @@ class ClusterBuilder:
     async def build(self, build: ImageBuild, say: Say) -> None:
         """Make the image and push it."""
         if not build.push:
-            raise ItemError(
+            raise build_failed(
                 "A build in the cluster leaves its image nowhere but in a registry: name one with"
-                " `builder.destination`.",
-                reason=Reason.BUILD_FAILED,
-                stage=Stage.BUILD,
+                " `builder.destination`."
             )
         dockerfile = await dockerfile_of(build)
         steps = self._executor.steps(say)
@@ -165,11 +163,7 @@ class ClusterBuilder:
         if end.reason in _TAKEN_AWAY or (end.reason in _NOBODYS_FAULT and not said):
             return Unavailable(f"The cluster ended the build: {end.detail}.")
         if end.reason is Reason.RUN_TIMEOUT or (end.reason is not None and not said):
-            return ItemError(
-                f"The cluster ended the build: {end.detail}.",
-                reason=Reason.BUILD_FAILED,
-                stage=Stage.BUILD,
-            )
+            return build_failed(f"The cluster ended the build: {end.detail}.")
         if said and end.exit_code == self._executor.not_begun_code is not None:
             return Unavailable(f"{title} does not work: {quoted(failure.error)}.")
         if not said:

@@ -12,8 +12,8 @@ error building image: error building stage: … exit status 2
 import re
 from collections import deque
 
-from launch_async.adapters.builders.lines import Lines, shown
-from launch_async.adapters.builders.steps import TAIL_LINES, Failure, Step
+from launch_async.adapters.builders.lines import shown
+from launch_async.adapters.builders.steps import TAIL_LINES, Failure, LineSteps, Step
 from launch_async.ports.images import Say
 
 _ENTRY = re.compile(r"(?:DEBU|INFO|WARN|ERRO|FATA)\w*\[\d+\] ?(?P<text>.*)", re.DOTALL)
@@ -35,28 +35,15 @@ _ERROR = re.compile(
 )
 
 
-class KanikoSteps:
-    """Implements `Steps`."""
+class KanikoSteps(LineSteps):
+    """A failure is at the step that was begun last."""
 
     def __init__(self, say: Say) -> None:
-        self._say = say
-        self._lines = Lines()
+        super().__init__(say)
         self._stage = ""
         self._number = 1
         self._step: Step | None = None
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._failed: Failure | None = None
-
-    def feed(self, piece: bytes) -> None:
-        """Read on."""
-        for line in self._lines.feed(piece):
-            self._read(line)
-
-    def failure(self, error: str) -> Failure:
-        """At the step that was begun last."""
-        for line in self._lines.end():
-            self._read(line)
-        return self._failed or Failure(step=None, error=error)
 
     def _read(self, line: str) -> None:
         entry = _ENTRY.fullmatch(line)
