@@ -46,6 +46,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
 
 
 JOBS = Kind(api_version="batch/v1", kind="Job", plural="jobs", namespaced=True)
+PODS = Kind(api_version="v1", kind="Pod", plural="pods", namespaced=True)
 
 
 class _Resource(msgspec.Struct, frozen=True):

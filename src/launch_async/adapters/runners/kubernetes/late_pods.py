@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 import msgspec
 
+from launch_async.adapters.runners.kubernetes.kinds import PODS
 from launch_async.adapters.runners.kubernetes.names import ITEM_LABEL
 from launch_async.adapters.runners.kubernetes.objects import Pod
 from launch_async.adapters.runners.kubernetes.together import phase
-from launch_async.adapters.runners.kubernetes.watches import PODS, Station
+from launch_async.adapters.runners.kubernetes.watches import Station
 from launch_async.domain.run import RunStatus
 from launch_async.wire.kubernetes.errors import decoded
 

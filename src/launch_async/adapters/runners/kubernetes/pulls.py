@@ -14,6 +14,7 @@ import structlog
 from launch_async.adapters.runners.kubernetes.facts import Facts
 from launch_async.adapters.runners.kubernetes.names import pull_secret_name
 from launch_async.adapters.runners.kubernetes.secret_bodies import pull_secret_data
+from launch_async.adapters.runners.kubernetes.secret_calls import secret_path
 from launch_async.adapters.runners.kubernetes.watches import Station
 from launch_async.domain.errors import ItemError, LaunchError, Reason
 from launch_async.domain.image import ImageRef
@@ -82,8 +83,7 @@ class PullLogins:
         logins = {**await self._lately(facts.image), **await self._lately(facts.code_image)}
         if not logins or logins == self._given.get(facts.uid):
             return
-        path = f"/api/v1/namespaces/{station.spot.namespace}/secrets"
-        path += f"/{pull_secret_name(facts.name)}"
+        path = secret_path(station.spot.namespace, pull_secret_name(facts.name))
         try:
             await station.cluster.api.patch(path, {"data": pull_secret_data(logins)})
         except KubeRefused as error:

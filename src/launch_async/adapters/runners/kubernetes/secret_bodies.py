@@ -19,14 +19,12 @@ from launch_async.adapters.runners.kubernetes.names import (
     run_labels,
     services_secret_name,
 )
-from launch_async.domain.image import DOCKER_HUB
 from launch_async.domain.secret import Secret
 from launch_async.ports.images import RegistryLogin
 from launch_async.ports.runner import LaunchOrder
+from launch_async.wire.docker_config import config_key
 
 _LOGINS_TYPE = "kubernetes.io/dockerconfigjson"
-_DOCKER_HUB_KEY = "https://index.docker.io/v1/"
-"""What a Docker config calls Docker Hub."""
 
 
 def secret_body(
@@ -77,7 +75,7 @@ def pull_secret_data(logins: Mapping[str, RegistryLogin]) -> dict[str, str]:
     auths: dict[str, dict[str, str]] = {}
     for host, login in logins.items():
         password = login.password.reveal()
-        auths[_DOCKER_HUB_KEY if host == DOCKER_HUB else host] = {
+        auths[config_key(host)] = {
             "username": login.username,
             "password": password,
             "auth": _base64(f"{login.username}:{password}"),

@@ -14,8 +14,9 @@ import structlog
 from launch_async.adapters.runners.kubernetes.containers import end_that_counts
 from launch_async.adapters.runners.kubernetes.facts import Facts
 from launch_async.adapters.runners.kubernetes.followed import FollowedLogs
+from launch_async.adapters.runners.kubernetes.kinds import PODS
 from launch_async.adapters.runners.kubernetes.objects import Pod, PodSpec
-from launch_async.adapters.runners.kubernetes.watches import PODS, Station, Watches
+from launch_async.adapters.runners.kubernetes.watches import Station, Watches
 from launch_async.domain.errors import Unavailable
 from launch_async.domain.run import RunEnd
 from launch_async.wire.kubernetes.errors import KubeRefused

@@ -22,7 +22,7 @@ import msgspec
 
 from launch_async.adapters.runners.kubernetes.clusters import Cluster
 from launch_async.adapters.runners.kubernetes.informer import Informer, Pace
-from launch_async.adapters.runners.kubernetes.kinds import Kind
+from launch_async.adapters.runners.kubernetes.kinds import PODS, Kind
 from launch_async.adapters.runners.kubernetes.names import IDENTITY_LABEL, label_value
 from launch_async.adapters.runners.kubernetes.objects import Custom, Job, Meta, Pod
 from launch_async.adapters.runners.kubernetes.spots import ClusterKey, Spot
@@ -31,7 +31,6 @@ from launch_async.domain.errors import Unavailable
 from launch_async.kit.bells import Bell, Bells
 from launch_async.kit.once import Once
 
-PODS = Kind(api_version="v1", kind="Pod", plural="pods", namespaced=True)
 BORN_SECONDS = 60.0
 """How long the watch may take to tell of an object that was just made."""
 
