@@ -11,6 +11,7 @@ import sys
 import click
 
 from launch_async import __version__
+from launch_async.kit.heap import loading
 
 SUBCOMMANDS = ("admin", "agent", "fetch-code", "item", "server", "up")
 
@@ -27,7 +28,9 @@ class Subcommands(click.Group):
         if cmd_name not in SUBCOMMANDS:
             return None
         name = cmd_name.replace("-", "_")
-        command: click.Command = getattr(importlib.import_module(f"launch_async.cli.{name}"), name)
+        with loading():
+            module = importlib.import_module(f"launch_async.cli.{name}")
+        command: click.Command = getattr(module, name)
         return command
 
 
