@@ -17,10 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+import anyio
 import pytest
 
 from databases import REMEDY as POSTGRES_REMEDY
 from databases import Postgres, find_postgres
+from launch_async.adapters.builders.environments import EnvironmentBuilder
 from object_stores import REMEDY as OBJECT_STORE_REMEDY
 from object_stores import ObjectStore, find_object_store
 from registry_servers import REMEDY as REGISTRIES_REMEDY
@@ -134,6 +136,21 @@ def anyio_backend() -> str:
 def miss() -> Callable[[str], NoReturn]:
     """What a fixture calls, with a reason, when this machine cannot give what a test needs."""
     return _miss
+
+
+@pytest.fixture(scope="session")
+def common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all processes of a test run: what takes long is made there once."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def base_environment(common_folder: Path) -> Path:
+    """The `envs` of an agent that has made its base of environments: unpacking pip takes long."""
+    builder = EnvironmentBuilder(common_folder / "base", jobs=None)  # type: ignore[arg-type]
+    anyio.run(builder._base, builder._python)  # who comes second waits for it
+    return common_folder / "base" / "envs"
 
 
 @pytest.fixture(scope="session")

@@ -49,19 +49,11 @@ class WrittenJobs:
                 raise Unavailable("the network went away half-way")
 
 
-@pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The state folder of an agent that has built before: unpacking pip takes seconds."""
-    state = tmp_path_factory.mktemp("base")
-    anyio.run(EnvironmentBuilder(state, WrittenJobs({})).build, make_order())
-    (made,) = state.glob("envs/base-*/complete")
-    return made.parent
-
-
 @pytest.fixture(autouse=True)
-def state(tmp_path: Path, base: Path) -> Path:
+def state(tmp_path: Path, base_environment: Path) -> Path:
+    """The state folder of an agent that has built before."""
     state = tmp_path / "state"
-    shutil.copytree(base, state / "envs" / base.name, symlinks=True)
+    shutil.copytree(base_environment, state / "envs", symlinks=True)
     return state
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from builders.test_environments import WrittenJobs, base, make_order, state  # noqa: F401 - fixtures
+from builders.test_environments import WrittenJobs, make_order, state  # noqa: F401 - fixtures
 from launch_async.adapters.builders.environments import EnvironmentBuilder
 from launch_async.domain.ids import RunId
 from launch_async.kit.keep import Keep

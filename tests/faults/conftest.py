@@ -16,7 +16,7 @@ sys.path.insert(0, str(TESTS / "acceptance"))
 sys.path.insert(0, str(TESTS.parent / "benchmarks"))
 
 from agent_harness import Fleet  # noqa: E402
-from fault_harness import PLAY, SLOW, Site, make_base, write_slow_thing  # noqa: E402
+from fault_harness import PLAY, SLOW, Site, write_slow_thing  # noqa: E402
 from image_faults import files_of, make_job  # noqa: E402
 from programs import ControlPlane, Shell, program_environment  # noqa: E402
 from proxy import Proxy  # noqa: E402
@@ -63,12 +63,6 @@ def image_job(user: Fleet, tiny_image: str) -> str:
 def twin_job(user: Fleet, tiny_image: str) -> str:
     """Another job, of the same content."""
     return make_job(user, "images-twin", files_of(tiny_image))
-
-
-@pytest.fixture(scope="session")
-def base_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What an agent's first build makes: unpacking pip takes seconds."""
-    return make_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture

@@ -17,14 +17,11 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 from agent_harness import ENDED, Fleet, RunningAgent
 from engine_events import EngineEvents
 from programs import Program
 from proxy import Proxy
-
-from launch_async.adapters.builders.environments import EnvironmentBuilder
 
 ITEM_LABEL = "launch-async.item"
 LAPSE = """
@@ -334,15 +331,6 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
         yield folder
     finally:
         run("umount", "--lazy", str(folder))
-
-
-def make_base(state_dir: Path) -> Path:
-    """The folder of environments with pip's base in it."""
-    builder = EnvironmentBuilder(state_dir, jobs=None)  # type: ignore[arg-type]
-    python = builder._python
-    (state_dir / "envs").mkdir()
-    anyio.run(builder._base, python)
-    return state_dir / "envs"
 
 
 def write_slow_thing(folder: Path) -> Path:
