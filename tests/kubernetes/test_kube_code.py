@@ -2,10 +2,11 @@
 
 import base64
 import json
-from collections.abc import AsyncGenerator, Generator, Iterator
+import shutil
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import anyio
@@ -16,7 +17,15 @@ from anyio.from_thread import start_blocking_portal
 from cluster_tools import Cluster, NewNamespace, wait_until
 from kube_fleet import KubeFleet, job_args, kube_fleet
 
-from git_servers import HttpsServer, Repository, https_server_aside
+from git_servers import (
+    SSHD,
+    SSHD_REMEDY,
+    HttpsServer,
+    Repository,
+    SshServer,
+    https_server_aside,
+    ssh_server_aside,
+)
 
 pytestmark = pytest.mark.acceptance
 
@@ -40,6 +49,14 @@ def fleet(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture
 def git(tmp_path: Path) -> Iterator[HttpsServer]:
     with https_server_aside(tmp_path / "https") as server:
+        yield server
+
+
+@pytest.fixture
+def ssh(tmp_path: Path, miss: Callable[[str], NoReturn]) -> Iterator[SshServer]:
+    if SSHD is None:
+        miss(f"no sshd: {SSHD_REMEDY}")
+    with ssh_server_aside(tmp_path / "ssh") as server:
         yield server
 
 
@@ -187,3 +204,49 @@ def test_a_private_git_job_runs_unbuilt_with_what_was_not_committed(
     shown = said_of(fleet, namespace) + told
     for secret in (PASSWORD, base64.b64encode(PASSWORD.encode()).decode()):
         assert secret not in shown
+
+
+def test_a_git_job_over_ssh_runs_unbuilt_with_the_key_in_its_jobs_secret_alone(
+    fleet: KubeFleet,
+    namespace: str,
+    *,
+    agent_image: str,
+    cluster_wandb_image: str,
+    ssh: SshServer,
+    tmp_path: Path,
+) -> None:
+    repository = Repository(ssh.root, "code")
+    script = f"{SCRIPT}    print('knows', *(name for name in os.environ if 'CODE' in name))\n"
+    repository.commit({"train.py": script, "requirements.txt": "wandb==0.31.*\n"})
+    make = ["wandb", "job", "create", "--project", "jobs", "--entity", fleet.entity]
+    make += ["--name", "over-ssh", "--git-hash", "main", "--entry-point", "python train.py"]
+    for name, path in (("key", ssh.key_file), ("known", ssh.known_hosts_file)):
+        shutil.copy(path, tmp_path / name)  # the user's way there, which the agent has none of
+    users_ssh = f"ssh -i {tmp_path}/key -o UserKnownHostsFile={tmp_path}/known"
+    fleet.shell.run(*make, "git", ssh.remote(repository), GIT_SSH_COMMAND=users_ssh)
+    settings = {"ssh_key_file": ssh.key_file, "known_hosts_file": ssh.known_hosts_file}
+    config = unbuilt(
+        fleet,
+        namespace,
+        tmp_path / "state",
+        image=agent_image,
+        base=cluster_wandb_image,
+        git={name: str(path) for name, path in settings.items()},
+    )
+    key = ssh.key_file.read_text().splitlines()[2]
+    queue = fleet.make_kube_queue(namespace, job_args(namespace))
+    with fleet.agent(config) as agent:
+        item = fleet.push(queue, job=f"{fleet.entity}/jobs/over-ssh:latest")
+        secrets = f"/api/v1/namespaces/{namespace}/secrets"
+        [secret] = wait_until(
+            lambda: fleet.cluster.get(secrets)["items"], what=lambda: agent.program.output
+        )
+        printed = finished(fleet, queue, item)
+        wait_until(lambda: not fleet.cluster.get(secrets)["items"])
+        told = agent.program.output
+    assert "as committed" in printed
+    assert "knows" in printed, "the run itself was given how its code was fetched"
+    assert [owner["kind"] for owner in secret["metadata"]["ownerReferences"]] == ["Job"]
+    held = [name for name, at in secret["data"].items() if key in base64.b64decode(at).decode()]
+    assert held == ["fetch.LAUNCH_ASYNC_CODE_ACCESS"]
+    assert key not in said_of(fleet, namespace) + told
