@@ -76,7 +76,7 @@ class OperatedAgent:
         self.now = a_view()
         self.calls: list[tuple[str, ...]] = []
         self.changes: Sequence[str] | Exception = ("max_jobs: 1 -> 2",)
-        self.log = (b"first\n", b"last\n")
+        self.log: tuple[bytes, ...] = (b"first\n", b"last\n")
         self.log_fault: Exception | None = None
         self.log_held: anyio.Event | None = None
         """Holds the ends of logs back until it is set."""
@@ -132,7 +132,7 @@ class OperatedAgent:
         self.readers += 1
         if self.log_held is not None:
             await self.log_held.wait()
-        return tuple(f"{item_id} {number}" for number in range(lines))
+        return () if not self.log else tuple(f"{item_id} {number}" for number in range(lines))
 
     async def logs(self, item_id: str) -> AsyncGenerator[bytes, None]:
         self.followers += 1

@@ -184,6 +184,14 @@ def test_logs_are_printed_and_followed(served: Served):
     assert served("item", "logs", "-f", "item-2", "--json").stdout.startswith('"')
 
 
+def test_of_a_run_that_has_printed_nothing_the_way_to_the_reason_is_told(served: Served):
+    served.agent.log = ()
+    done = served("item", "logs", "item-2")
+    assert done.stdout == ""
+    assert "nothing is printed yet; `launch-async item explain item-2` says" in done.stderr
+    assert served("item", "logs", "item-2", "--json").stderr == ""
+
+
 @pytest.mark.parametrize("flags", [(), ("-f",)])
 def test_an_item_that_is_not_open_has_no_log(served: Served, flags: tuple[str, ...]):
     done = served("item", "logs", *flags, "unheard", code=1)

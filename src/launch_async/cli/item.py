@@ -60,7 +60,11 @@ async def cancel(agent: Connected, *, item_id: str) -> None:
 async def logs(agent: Connected, *, item_id: str, follow: bool, lines: int) -> None:
     """Print what an item's run prints; with --json one string of JSON for each piece."""
     if not follow:
-        _print(agent, await agent.client.log_tail(item_id, lines=lines))
+        tail = await agent.client.log_tail(item_id, lines=lines)
+        if lines and not tail and not agent.as_json:
+            said = f"nothing is printed yet; `launch-async item explain {item_id}` says where it is"
+            sys.stderr.write(f"{PREFIX}{said}\n")
+        _print(agent, tail)
         return
     async with aclosing(agent.client.follow(item_id)) as pieces:
         async for piece in pieces:
