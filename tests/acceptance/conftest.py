@@ -13,6 +13,23 @@ from programs import ControlPlane, Shell, program_environment
 from databases import Postgres
 
 
+@pytest.fixture(scope="session")
+def made_environments(common_folder: Path) -> Callable[[Path], Path]:
+    """Makes a state folder for an agent to which environments are not the point.
+
+    All such agents share theirs: the first that needs one makes it, as one folder's lives do.
+    """
+    shared = common_folder / "environments"
+    shared.mkdir(mode=0o700, exist_ok=True)
+
+    def made(state_dir: Path) -> Path:
+        state_dir.mkdir(mode=0o700, parents=True)
+        (state_dir / "envs").symlink_to(shared)
+        return state_dir
+
+    return made
+
+
 @pytest.fixture
 def control_plane(tmp_path: Path, database: Postgres | None) -> Iterator[ControlPlane]:
     """A server of this test's own, with an empty folder and an empty database."""

@@ -1,6 +1,6 @@
 """Git jobs of the real wandb client, fetched over https and run as local processes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,8 +37,11 @@ def fleet(control_plane: ControlPlane, shell: Shell, git: HttpsServer) -> Fleet:
 
 
 @pytest.fixture
-def agent(fleet: Fleet, tmp_path: Path) -> Iterator[RunningAgent]:
-    with fleet.agent(CONFIG.format(state_dir=tmp_path / "state")) as running:
+def agent(
+    fleet: Fleet, tmp_path: Path, made_environments: Callable[[Path], Path]
+) -> Iterator[RunningAgent]:
+    config = CONFIG.format(state_dir=made_environments(tmp_path / "state"))
+    with fleet.agent(config) as running:
         yield running
 
 

@@ -64,8 +64,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, database: Postgres | None) -
 
 
 @pytest.fixture(scope="module")
-def agent(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAgent]:
-    state_dir = tmp_path_factory.mktemp("agent") / "state"
+def agent(
+    fleet: Fleet,
+    tmp_path_factory: pytest.TempPathFactory,
+    made_environments: Callable[[Path], Path],
+) -> Iterator[RunningAgent]:
+    state_dir = made_environments(tmp_path_factory.mktemp("agent") / "state")
     with fleet.agent(CONFIG.format(state_dir=state_dir)) as running:
         yield running
 

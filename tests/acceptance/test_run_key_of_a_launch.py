@@ -4,7 +4,7 @@ import base64
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -74,9 +74,10 @@ def status_of(fleet: Fleet, key: str) -> int:
 
 
 def test_our_agent_gives_the_run_its_own_key_and_shows_it_to_nobody(
-    fleet: Fleet, tmp_path: Path
+    fleet: Fleet, tmp_path: Path, made_environments: Callable[[Path], Path]
 ) -> None:
-    with fleet.agent(CONFIG.format(state_dir=tmp_path / "state")) as agent:
+    config = CONFIG.format(state_dir=made_environments(tmp_path / "state"))
+    with fleet.agent(config) as agent:
         item = push(fleet, tmp_path / "key")
         ended = fleet.wait_for_item("processes", item, ENDED, within_seconds=180)
         agent.wait_for_status("items", [])

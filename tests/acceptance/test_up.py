@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -36,9 +36,13 @@ def free_port() -> int:
 class Up:
     """`launch-async up` on one folder and port, through several lives."""
 
-    def __init__(self, folder: Path, programs: ExitStack) -> None:
+    def __init__(
+        self, folder: Path, programs: ExitStack, make_state: Callable[[Path], Path]
+    ) -> None:
         self.folder = folder
         self.data = folder / "data"
+        self.data.mkdir(mode=0o700, parents=True)
+        make_state(self.data / "agent")
         self.port = free_port()
         self._programs = programs
 
@@ -67,9 +71,9 @@ class Up:
 
 
 @pytest.fixture
-def up(tmp_path: Path) -> Iterator[Up]:
+def up(tmp_path: Path, made_environments: Callable[[Path], Path]) -> Iterator[Up]:
     with ExitStack() as programs:
-        yield Up(tmp_path / "up", programs)
+        yield Up(tmp_path / "up", programs, made_environments)
 
 
 def test_up_is_steered_with_the_token_in_its_folder(up: Up):
