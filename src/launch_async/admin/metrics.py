@@ -48,8 +48,7 @@ class AgentCollector:
     def collect(self) -> Iterator[Metric]:
         """One rendering."""
         view = self._source.view(items=0)
-        build = {"version": __version__, "python": python_version()}
-        yield InfoMetricFamily("launch_agent_build", "Version.", build)
+        yield from _self(standby=False)
         yield GaugeMetricFamily("launch_agent_max_jobs", "Limit of open items.", view.max_jobs)
         yield CounterMetricFamily("launch_agent_launched", "Runs launched.", view.launched)
         yield CounterMetricFamily("launch_agent_adopted", "Items adopted.", view.adopted)
@@ -64,15 +63,37 @@ class AgentCollector:
         yield from _backend_families(self._backends())
 
 
+class StandbyCollector:
+    """Of an agent that waits to act: that it is there."""
+
+    def collect(self) -> Iterator[Metric]:
+        """As `AgentCollector.collect`."""
+        yield from _self(standby=True)
+
+
 def registry_of(source: StatusSource, lag: LoopLag, backends: Backends) -> CollectorRegistry:
     """A registry of its own, with the process' and Python's standard metrics."""
+    return _registry_with(AgentCollector(source, lag, backends))
+
+
+def standby_registry() -> CollectorRegistry:
+    """As `registry_of`, of an agent that waits to act."""
+    return _registry_with(StandbyCollector())
+
+
+def _registry_with(collector: AgentCollector | StandbyCollector) -> CollectorRegistry:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
-    collector = AgentCollector(source, lag, backends)
     registry.register(collector)  # pyright: ignore[reportArgumentType]
     return registry
+
+
+def _self(*, standby: bool) -> Iterator[Metric]:
+    build = {"version": __version__, "python": python_version()}
+    yield InfoMetricFamily("launch_agent_build", "Version.", build)
+    yield GaugeMetricFamily("launch_agent_standby", "1: another one acts.", int(standby))
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:

@@ -1,4 +1,7 @@
-"""The admin endpoint of an agent that may not act yet: it lives, is not ready, and says why."""
+"""The admin endpoint of an agent that may not act yet: it lives, is not ready, and says why.
+
+Scrapers get an answer: a target that waits is none that is down.
+"""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -8,6 +11,8 @@ from aiohttp import web
 
 from launch_async.admin.app import listening
 from launch_async.admin.connections import Connections
+from launch_async.admin.metrics import standby_registry
+from launch_async.admin.scrapes import Scrapes
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -26,8 +31,8 @@ class Standby:
 
 
 @asynccontextmanager
-async def standing_by(standby: Standby, *, host: str, port: int) -> AsyncGenerator[None, None]:
-    """Answer probes while the block runs.
+async def standing_by(standby: Standby, *, host: str, port: int) -> AsyncGenerator[str, None]:
+    """Answer probes and scrapers at the address that is yielded, while the block runs.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -45,8 +50,9 @@ async def standing_by(standby: Standby, *, host: str, port: int) -> AsyncGenerat
         [
             web.get("/livez", livez),
             web.get("/healthz", livez),
+            web.get("/metrics", Scrapes(standby_registry()).answer),
             web.route("*", "/{rest:.*}", readyz),
         ]
     )
-    async with listening(app, connections, host=host, port=port):
-        yield
+    async with listening(app, connections, host=host, port=port) as url:
+        yield url
