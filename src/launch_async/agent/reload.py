@@ -63,9 +63,9 @@ def tuned(tools: Tools, config: LaunchConfig) -> Tools:
 def _queue_changes(before: LaunchConfig, after: LaunchConfig) -> Iterator[str]:
     old = {queue.name: queue for queue in before.queue_configs()}
     new = {queue.name: queue for queue in after.queue_configs()}
-    for name in old.keys() - new.keys():
+    for name in sorted(old.keys() - new.keys()):
         yield f"queue {name} removed: its open items go on"
-    for name in new.keys() - old.keys():
+    for name in sorted(new.keys() - old.keys()):
         yield f"queue {name} added"
     for name in sorted(old.keys() & new.keys()):
         for field in old[name].__struct_fields__:
