@@ -147,9 +147,12 @@ class Admission:
         held = self.held() if held is None else held
         uses, own = self._uses(queue), held[Use(Kind.QUEUE, queue)]
         others = Counter({use: max(0, held[use] - own) for use in uses})
+        full = {use: (limit, used) for use, limit, used in self._full(uses, others)}
+        if Use(Kind.WAITING) in full:
+            full.pop(Use(Kind.WAITING, queue), None)  # says less
         texts = [
             limit_in_words(use, limit, used, kept=others[use])
-            for use, limit, used in self._full(uses, others)
+            for use, (limit, used) in full.items()
         ]
         if not self.is_paused(queue):
             return texts
@@ -173,7 +176,7 @@ class Admission:
         return max(self._turn, self._turns.get(queue, 0.0))
 
     def _uses(self, queue: QueueRef) -> frozenset[Use]:
-        uses = {*_GENERAL, Use(Kind.QUEUE, queue)}
+        uses = {*_GENERAL, Use(Kind.QUEUE, queue), Use(Kind.WAITING, queue)}
         target = self._targets.get(queue)
         return frozenset(uses if target is None else uses | {Use(Kind.TARGET, target)})
 
@@ -205,6 +208,8 @@ class Admission:
 
 def limit_in_words(use: Use, limit: int, used: int, *, kept: int) -> str:
     """A limit that is reached, by its setting's name; so many are kept for what looks may find."""
+    if use.kind is Kind.WAITING and use.of:
+        return f"agent.waiting is {limit} and so many of this queue wait, some for their backend"
     setting = {
         Kind.JOBS: "max_jobs",
         Kind.WAITING: "agent.waiting",

@@ -2,7 +2,8 @@
 
 import math
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import anyio
@@ -11,10 +12,14 @@ import structlog
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Tools
 from launch_async.domain.errors import Unavailable
+from launch_async.kit.slow import said_when_slow
 
 MAX_PAUSE_SECONDS = 60.0
 """However long a service asks us to wait: a wrong Retry-After must not stop an item or a queue
 for a day."""
+
+SLOW_SECONDS = 1.0
+"""After which a backend that is asked to begin a run holds up only items of the same queue."""
 
 T = TypeVar("T")
 
@@ -47,11 +52,25 @@ async def insist(
                 log.warning("no answer, trying again", doing=doing, reason=str(error))
             sick = True
             tracked.detail = f"{doing}: {error}"
+            tools.table.hold_up(tracked, held_up=True)
             await pause_after(error, tools)
         else:
             if sick:
                 log.info("answered again", doing=doing)
+                tools.table.hold_up(tracked, held_up=False)
             return answer
+
+
+@contextmanager
+def asking_backend(tracked: Tracked, tools: Tools) -> Generator[None, None, None]:
+    """Around a call to the item's backend: while one takes long, nobody else waits with it."""
+
+    def slow() -> None:
+        tools.table.hold_up(tracked, held_up=True)
+
+    with said_when_slow(slow, after_seconds=SLOW_SECONDS):
+        yield
+    tools.table.hold_up(tracked, held_up=False)
 
 
 async def pause_after(error: Unavailable, tools: Tools) -> None:

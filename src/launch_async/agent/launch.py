@@ -6,7 +6,7 @@ from functools import partial
 import anyio
 import structlog
 
-from launch_async.agent.insist import insist, pause_after
+from launch_async.agent.insist import asking_backend, insist, pause_after
 from launch_async.agent.prepare import stopped_early, target_of
 from launch_async.agent.table import Tracked
 from launch_async.agent.tools import Target, Tools
@@ -64,7 +64,7 @@ async def launch(tracked: Tracked, order: LaunchOrder, tools: Tools) -> RunHandl
     if fresh:  # before the intent: what is absent starts nothing
         checked = partial(
             insist,
-            runner.check,
+            partial(_check, tracked, runner, tools),
             doing=f"waiting for {runner.name}",
             tracked=tracked,
             tools=tools,
@@ -77,6 +77,11 @@ async def launch(tracked: Tracked, order: LaunchOrder, tools: Tools) -> RunHandl
     return await _launch(tracked, order, runner, tools, fresh=fresh)
 
 
+async def _check(tracked: Tracked, runner: Runner, tools: Tools) -> None:
+    with asking_backend(tracked, tools):
+        await runner.check()
+
+
 async def _launch(
     tracked: Tracked, order: LaunchOrder, runner: Runner, tools: Tools, *, fresh: bool
 ) -> RunHandle:
@@ -85,13 +90,15 @@ async def _launch(
     said = ""
     while True:
         try:
-            handle = await tracked.stop.unless_set(partial(runner.launch, order))
+            with asking_backend(tracked, tools):
+                handle = await tracked.stop.unless_set(partial(runner.launch, order))
         except Unavailable as error:
             fresh = fresh and isinstance(error, NotBegun)
             if str(error) != said:
                 log.warning("launch not answered, trying again", reason=str(error))
             said = str(error)
             tracked.detail = f"launching: {error}"
+            tools.table.hold_up(tracked, held_up=True)
             await pause_after(error, tools)
             # The run may have begun all the same: only a look can tell.
             found = None if fresh else await launched_before(tracked, tools)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from launch_async.agent.insist import insist
+from launch_async.agent.insist import asking_backend, insist
 from launch_async.agent.origin import origin_of
 from launch_async.agent.rules import check_rules
 from launch_async.agent.table import Tracked
@@ -55,7 +55,9 @@ async def _prepare(tracked: Tracked, tools: Tools) -> LaunchOrder:
     if isinstance(target.runner, Rehearsing) and not isinstance(job.source, ImageSource):
         tracked.detail = "asking whether the target would take it"
         unbuilt = ImageWork(image=UNBUILT, entrypoint=entrypoint)
-        for warning in await target.runner.rehearse(_order(item, unbuilt, tools)):
+        with asking_backend(tracked, tools):
+            warnings = await target.runner.rehearse(_order(item, unbuilt, tools))
+        for warning in warnings:
             tools.warnings.add(tracked, warning)
     if item.spec.additional_services and item.spec.resource != KUBERNETES:
         tools.warnings.add(tracked, "additional services run on Kubernetes only: there are none")

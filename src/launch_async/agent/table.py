@@ -21,6 +21,7 @@ from launch_async.kit.latch import Latch
 from launch_async.ports.journal import Entry, Journal
 
 NOT_LAUNCHED = frozenset({Phase.LEASED, Phase.CLAIMING, Phase.PREPARING, Phase.LAUNCHING})
+_MAY_BE_HELD_UP = frozenset({Phase.PREPARING, Phase.LAUNCHING})
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -33,7 +34,7 @@ class Kind(StrEnum):
     QUEUE = "queue"
     TARGET = "target"
     WAITING = "waiting"
-    """Places of items that are taken but not launched."""
+    """Places of items that are taken but not launched; of a queue, those of its own."""
     SCHEDULERS = "schedulers"
     REPORTS = "reports"
     """Ended items whose report waits."""
@@ -48,6 +49,14 @@ class Use(NamedTuple):
     of: QueueRef | str = ""
 
 
+class _Standing(NamedTuple):
+    """All that decides what an item uses."""
+
+    item: Item
+    phase: Phase
+    held_up: bool
+
+
 class Tracked:
     """One open item in memory; its `entry` is what the journal holds."""
 
@@ -60,6 +69,8 @@ class Tracked:
         """Set when the run's user, or the agent's operator, asks for it to be stopped."""
         if entry.stop_requested:
             self.stop.set()
+        self.held_up = False
+        """Whether it waits for a backend that does not answer: others must not wait with it."""
         self.run_lived = False
         """Whether the service was seen to call its run alive: an end that it tells is this one's,
         not that of an earlier item with the same run."""
@@ -72,6 +83,11 @@ class Tracked:
     def item(self) -> Item:
         """The item itself."""
         return self.entry.item
+
+    @property
+    def standing(self) -> _Standing:
+        """What decides what it uses now."""
+        return _Standing(self.entry.item, self.entry.phase, self.held_up)
 
     def say(self, detail: str) -> None:
         """As `ports.build.Progress.say`."""
@@ -139,7 +155,7 @@ class Table:
         """How many items were counted wrongly; they are counted rightly afterwards."""
         truth: defaultdict[Use, set[ItemId]] = defaultdict(set)
         for item_id, tracked in self._items.items():
-            for use in uses_of(tracked.item, tracked.entry.phase):
+            for use in uses_of(*tracked.standing):
                 truth[use].add(item_id)
         wrong: set[ItemId] = set()
         for use in truth.keys() | self._users.keys():
@@ -179,7 +195,7 @@ class Table:
         outcome: Outcome | None = None,
     ) -> None:
         """Change the item's phase; the journal has it before this returns."""
-        entry = tracked.entry
+        entry, before = tracked.entry, tracked.standing
         launched = moment_now() if handle is not None else entry.launched
         tracked.entry = entry.with_event(
             to.value,
@@ -191,10 +207,19 @@ class Table:
         )
         self._left_phase(tracked, entry.phase)
         tracked.detail = ""
-        self._index(entry, tracked.entry)
+        tracked.held_up = False
+        self._index(before, tracked.standing)
         await self._journal.write(tracked.entry)
         self.launched += to is Phase.RUNNING and entry.phase is Phase.LAUNCHING
         log.info("item moved", phase=to.value)
+
+    def hold_up(self, tracked: Tracked, *, held_up: bool) -> None:
+        """Its backend does not answer, or answers again: what it waits with changes."""
+        if tracked.held_up == held_up or tracked.entry.phase not in _MAY_BE_HELD_UP:
+            return
+        before = tracked.standing
+        tracked.held_up = held_up
+        self._index(before, tracked.standing)
 
     async def request_stop(self, tracked: Tracked, *, by_operator: bool = False) -> bool:
         """The run's user, or the agent's operator, wants it to stop; remembered across lives.
@@ -216,7 +241,7 @@ class Table:
         await self._journal.forget(tracked.item.id)
         if self._items.pop(tracked.item.id, None) is not None:
             self._left_phase(tracked, tracked.entry.phase)
-            self._index(tracked.entry, None)
+            self._index(tracked.standing, None)
         self.ended[reason] += 1
         log.info("item done", reason=reason)
 
@@ -230,14 +255,14 @@ class Table:
     def _add(self, entry: Entry) -> Tracked:
         tracked = Tracked(entry)
         self._items[entry.item.id] = tracked
-        self._index(None, entry)
+        self._index(None, tracked.standing)
         return tracked
 
-    def _index(self, before: Entry | None, after: Entry | None) -> None:
-        for entry, change in ((before, -1), (after, 1)):
-            if entry is not None:
-                self.phases[entry.item.queue, entry.phase] += change
-        if before and after and _standing(before.phase) == _standing(after.phase):
+    def _index(self, before: _Standing | None, after: _Standing | None) -> None:
+        for standing, change in ((before, -1), (after, 1)):
+            if standing is not None:
+                self.phases[standing.item.queue, standing.phase] += change
+        if before and after and _kind_of(before) == _kind_of(after):
             return
         old, new = _used_by(before), _used_by(after)
         for use in old.keys() - new.keys():
@@ -250,18 +275,20 @@ class Table:
             self._changed.notify()
 
 
-def uses_of(item: Item, phase: Phase) -> Iterator[Use]:
+def uses_of(item: Item, phase: Phase, held_up: bool = False) -> Iterator[Use]:
     """All that an open item takes a part of: the one place that says so.
 
-    A scheduler waits for the items that it pushes, so it must not hold what they need.
+    A scheduler waits for the items that it pushes, so it must not hold what they need. Neither must
+    one that its backend holds up: it only keeps more of its queue from being taken.
     """
-    holds_slot, not_launched = _standing(phase)
-    if not holds_slot:
+    if phase not in HOLDS_SLOT:
         yield Use(Kind.REPORTS)
         return
     yield Use(Kind.RUN, item.run_id)
-    if not_launched:
-        yield Use(Kind.WAITING)
+    if phase in NOT_LAUNCHED:
+        yield Use(Kind.WAITING, item.queue)
+        if not held_up:
+            yield Use(Kind.WAITING)
     if item.spec.scheduler:
         yield Use(Kind.SCHEDULERS)
     else:
@@ -270,12 +297,12 @@ def uses_of(item: Item, phase: Phase) -> Iterator[Use]:
         yield Use(Kind.TARGET, item.spec.resource)
 
 
-def _standing(phase: Phase) -> tuple[bool, bool]:
-    """All that a phase changes in what its item uses."""
-    return phase in HOLDS_SLOT, phase in NOT_LAUNCHED
+def _kind_of(standing: _Standing) -> tuple[bool, bool, bool]:
+    """All that makes a difference in what the same item uses."""
+    return standing.phase in HOLDS_SLOT, standing.phase in NOT_LAUNCHED, standing.held_up
 
 
-def _used_by(entry: Entry | None) -> dict[Use, ItemId]:
-    if entry is None:
+def _used_by(standing: _Standing | None) -> dict[Use, ItemId]:
+    if standing is None:
         return {}
-    return dict.fromkeys(uses_of(entry.item, entry.phase), entry.item.id)
+    return dict.fromkeys(uses_of(*standing), standing.item.id)

@@ -150,7 +150,8 @@ class AgentSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Environments or images prepared at once; further items wait with their slot."""
     waiting: Annotated[int, msgspec.Meta(ge=1)] = 8
     """Items taken but not launched at most, over all queues, apart from `max_jobs`: an agent that
-    cannot build fast enough leaves the rest to others."""
+    cannot build fast enough leaves the rest to others. What its backend holds up counts for its
+    queue alone, so that other queues go on."""
     calls_per_second: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 50.0
     """Requests to the W&B API in a second, files and heartbeats not counted: an item takes two or
     three until it is launched."""
