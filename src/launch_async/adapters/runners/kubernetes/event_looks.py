@@ -2,6 +2,8 @@
 labels finds events and a watch on all of a namespace's would be as large as the cluster is busy.
 """
 
+import random
+from collections import defaultdict
 from collections.abc import Sequence
 
 import anyio
@@ -10,16 +12,19 @@ import structlog
 
 from launch_async.adapters.runners.kubernetes.events_text import event_warnings
 from launch_async.adapters.runners.kubernetes.objects import Event
+from launch_async.adapters.runners.kubernetes.spots import ClusterKey
 from launch_async.adapters.runners.kubernetes.watches import Station
 from launch_async.domain.errors import Unavailable
 from launch_async.domain.run import RunState, RunStatus
+from launch_async.kit.ratelimit import Throttled, TokenBucket
 from launch_async.wire.kubernetes.errors import KubeRefused, decoded
 
 PATIENCE_SECONDS = 10.0
 """How long a run may take to begin before anybody is asked."""
 AGAIN_SECONDS = 30.0
 
-_AT_ONCE = 2
+_PER_SECOND = 1.0
+_BURST = 20
 _OBJECTS = 3
 """The run's own and a few of its pods."""
 
@@ -31,23 +36,32 @@ class _Events(msgspec.Struct, frozen=True):
 
 
 class EventLooks:
-    """Bounded over all runs: a thousand that wait for a quota are a few requests at a time."""
+    """Bounded for each cluster, where each look costs as much as the namespace has events: of
+    thousands of runs that wait for a quota some are asked about, and nobody waits for his turn.
+    """
 
     def __init__(self) -> None:
-        self._places = anyio.CapacityLimiter(_AT_ONCE)
+        self._budgets: defaultdict[ClusterKey, TokenBucket] = defaultdict(
+            lambda: TokenBucket(per_second=_PER_SECOND, burst=_BURST, max_wait_seconds=0.0)
+        )
         self._refused = False
 
     def begin(self) -> "RunEvents":
         """The looks for one run."""
         return RunEvents(self)
 
-    async def of(self, station: Station, item: str, uid: str) -> tuple[Event, ...]:
-        """Events of a run's object and pods; () when nobody says, which is no fault of the run."""
+    async def of(self, station: Station, item: str, uid: str) -> tuple[Event, ...] | None:
+        """Events of a run's object and pods; () when nobody says, which is no fault of the run.
+
+        None: too many ask just now.
+        """
         pods = [pod.metadata.uid for pod in station.pods.there(item)]
         wanted = dict.fromkeys([uid, *pods[: _OBJECTS - 1]])
         try:
-            async with self._places:
-                return tuple([event for one in wanted for event in await _about(station, one)])
+            await self._budgets[station.cluster.key].take()
+            return tuple([event for one in wanted for event in await _about(station, one)])
+        except Throttled:
+            return None
         except KubeRefused as error:
             if not self._refused:
                 log.warning("events cannot be read: grant the verb list", why=error.message)
@@ -63,16 +77,20 @@ class RunEvents:
     def __init__(self, looks: EventLooks) -> None:
         self._looks = looks
         self._ask_at = anyio.current_time() + PATIENCE_SECONDS
+        self._found: tuple[Event, ...] = ()
 
     def is_due(self, status: RunStatus) -> bool:
         """Whether it is time to ask, where the run is as `status` says."""
         return anyio.current_time() >= self._ask_at and _is_in_doubt(status)
 
     async def of(self, station: Station, item: str, uid: str) -> tuple[Event, ...]:
-        """As `EventLooks.of`; the next look is due after a while."""
+        """What was told last; the next look is due after a while."""
         found = await self._looks.of(station, item, uid)
-        self._ask_at = anyio.current_time() + AGAIN_SECONDS
-        return found
+        if found is not None:
+            self._found = found
+        share = 1.0 if found is not None else random.uniform(0.5, 1.0)  # noqa: S311 - by turns
+        self._ask_at = anyio.current_time() + AGAIN_SECONDS * share
+        return self._found
 
 
 def with_events(status: RunStatus, events: Sequence[Event]) -> RunStatus:
