@@ -105,13 +105,19 @@ start_component() {
     done
 }
 
+# is_over PID: a process that is killed loses its command line first and its ports last, with its last thread.
+is_over() {
+    local threads=("/proc/$1/task/"*)
+    [ ! -e "/proc/$1" ] || { [ "${#threads[@]}" -le 1 ] && grep -qs '^State:.Z' "/proc/$1/status"; }
+}
+
 # stop_component NAME [SIGNAL]: returns when it is gone, as its port is free only then.
 stop_component() {
     local name=$1 pid tries=$((stop_seconds * 10))
     pid=$(own_pid "$name") || return 0
     kill -s "${2:-TERM}" "$pid"
-    while own_pid "$name" >/dev/null; do
-        if [ "$tries" -eq 0 ]; then
+    until is_over "$pid"; do
+        if [ "$tries" -eq 0 ] && own_pid "$name" >/dev/null; then
             say "$name (pid $pid) did not stop within $stop_seconds seconds; it is killed"
             kill -s KILL "$pid"
         fi
