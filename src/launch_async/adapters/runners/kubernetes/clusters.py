@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import anyio
 import msgspec
 
 from launch_async.adapters.runners.kubernetes.dropped import refuses_unknown_fields
@@ -15,6 +16,7 @@ from launch_async.wire.kubernetes.errors import KubeRefused
 
 OWN = ClusterKey()
 
+_CONCURRENT_STARTS = 32
 _STILL_THERE_SECONDS = 1.0
 """For so long after its last answer a cluster need not be asked whether it is there."""
 
@@ -28,6 +30,8 @@ class Cluster:
         self.key = key
         self.api = api
         self.kinds = Kinds(api)
+        self.starts = anyio.CapacityLimiter(_CONCURRENT_STARTS)
+        """Runs that are being made in it: one that hangs keeps no place of another."""
         self._refuses_unknown: bool | None = None
 
     async def refuses_unknown_fields(self) -> bool:

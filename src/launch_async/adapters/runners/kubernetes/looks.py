@@ -13,7 +13,7 @@ from launch_async.adapters.runners.kubernetes.names import label_value
 from launch_async.adapters.runners.kubernetes.objects import Event
 from launch_async.adapters.runners.kubernetes.states import unseen_end
 from launch_async.adapters.runners.kubernetes.stopping import Stopper, stopped_end
-from launch_async.adapters.runners.kubernetes.verdicts import judge, judge_gone
+from launch_async.adapters.runners.kubernetes.verdicts import Launched, judge, judge_gone
 from launch_async.adapters.runners.kubernetes.watches import Seen, Station, Watches, now, type_of
 from launch_async.domain.errors import ItemError, Reason, Stage, Unavailable
 from launch_async.domain.run import RunEnd, RunState, RunStatus, Trace
@@ -59,6 +59,8 @@ class Looks:
             except (KubeRefused, Unavailable) as error:
                 return RunStatus(state=RunState.UNKNOWN, detail=str(error))
             status = self._judge(station, seen, facts, events)
+        if not seen.there and status.end is not None and status.end.lost:
+            return await self._ask(station, facts, once_told=True)
         return status
 
     def _judge(
@@ -76,28 +78,34 @@ class Looks:
             return _ended(stopped_end(pods))
         return _ended(judge_gone(seen.launched, pods, now=now(), unseen=seen.unseen))
 
-    async def _ask(self, station: Station, facts: Facts) -> RunStatus:
-        """The API server itself, of an object that no watch has told of."""
+    async def _ask(self, station: Station, facts: Facts, *, once_told: bool = False) -> RunStatus:
+        """The API server itself, of an object that no watch has told of, or that a list lacks."""
         try:
-            for last in (False, True):
-                try:
-                    content = await station.cluster.api.get(station.spot.path(facts.name))
-                except KubeRefused as error:
-                    if not error.not_found:
-                        raise
-                else:
-                    launched = decoded(content, type_of(station.spot.kind))
-                    if launched.metadata.uid == facts.uid:
-                        station.born(launched)
-                        return judge(launched, station.pods.of(facts.item), now=now())
-                if not last:
-                    await anyio.sleep(_GONE_AGAIN_SECONDS)
+            found = None if once_told else await _get(station, facts)
+            if found is None:
+                await anyio.sleep(_GONE_AGAIN_SECONDS)
+                found = await _get(station, facts)
         except (Unavailable, KubeRefused) as error:
             return RunStatus(state=RunState.UNKNOWN, detail=str(error))
+        if found is not None:
+            station.born(found)
+            return judge(found, station.pods.of(facts.item), now=now())
         pods = station.pods.of(facts.item)
         if self._stopper.has_stopped(facts.uid):
             return _ended(stopped_end(pods))
         return _ended(unseen_end())
+
+
+async def _get(station: Station, facts: Facts) -> Launched | None:
+    """The run's object, as the API server has it; None: it has none."""
+    try:
+        content = await station.cluster.api.get(station.spot.path(facts.name))
+    except KubeRefused as error:
+        if not error.not_found:
+            raise
+        return None
+    launched = decoded(content, type_of(station.spot.kind))
+    return launched if launched.metadata.uid == facts.uid else None
 
 
 async def trace_of(station: Station, name: str, uid: str) -> Trace:

@@ -47,7 +47,6 @@ from launch_async.ports.backends import BackendView
 from launch_async.ports.images import RegistryLogins
 from launch_async.ports.runner import LaunchOrder
 
-_CONCURRENT_STARTS = 32
 _STARTING_SECONDS = 10.0
 """Between two looks at what has not begun: what is said of it changes with time alone."""
 _RETRY_SECONDS = 15.0
@@ -91,7 +90,6 @@ class KubernetesRunner:
             namespaces=namespaces,
             kinds=kinds,
         )
-        self._starts = anyio.CapacityLimiter(_CONCURRENT_STARTS)
         self._logs = FollowedLogs(self._watches)
         self._stopper = Stopper(self._watches, self._logs)
         self._looks = Looks(self._clusters, self._watches, self._stopper)
@@ -117,7 +115,7 @@ class KubernetesRunner:
             raise NotBegun(str(error), retry_after_seconds=error.retry_after_seconds) from error
         await self._spots.note(spot)
         check_alone(station, order)
-        async with self._starts:
+        async with plan.cluster.starts:
             made = await making.begin(plan, order)
         station.born(made.launched)
         await self._finish(plan, order, made, station)
@@ -148,7 +146,7 @@ class KubernetesRunner:
                         item=item,
                         within_seconds=plan.wait_seconds,
                     )
-            async with self._starts:
+            async with plan.cluster.starts:
                 await making.finish(plan, order, made)
         except Unavailable:
             raise
