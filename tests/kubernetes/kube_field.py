@@ -22,7 +22,7 @@ from typing import Any
 
 from agent_harness import ENDED, RunningAgent
 from api_proxy import ApiProxy, api_proxy
-from cluster_tools import Cluster, Kwok, sharing, wait_until
+from cluster_tools import Cluster, Kwok, Refused, has_condition, sharing, wait_until
 from kube_audit import Audit, label_of
 from kube_fleet import KubeFleet, kube_fleet
 
@@ -139,12 +139,13 @@ class Field:
         return [one["message"] for one in found]
 
     def wait_until_running(self, *items: str, within_seconds: float = 60.0) -> None:
-        """By the cluster's word."""
+        """By the cluster's word; the first may have ended again before the last one runs."""
+        begun = {"Running", "Failed", "Succeeded"}
 
-        def all_run() -> bool:
-            return all("Running" in self.audit.phases(item) for item in items)
+        def all_begun() -> bool:
+            return all(begun & set(self.audit.phases(item)) for item in items)
 
-        assert self.audit.wait_for(all_run, within_seconds=within_seconds), "they do not run"
+        assert self.audit.wait_for(all_begun, within_seconds=within_seconds), "they do not run"
 
     def wait_until_over(self, *items: str, within_seconds: float = 60.0) -> None:
         """By the cluster's word, whatever the agent knows of it."""
@@ -153,6 +154,21 @@ class Field:
             return all({"Failed", "Succeeded"} & set(self.audit.phases(item)) for item in items)
 
         assert self.audit.wait_for(all_over, within_seconds=within_seconds), "they go on"
+
+    def wait_until_told_over(self, *items: str, within_seconds: float = 120.0) -> None:
+        """Until the cluster says of their Jobs that they are over: its controllers may take long
+        to come back themselves."""
+
+        def over(path: str) -> bool:
+            with suppress(OSError, Refused):
+                job = self.cluster.get(path)
+                return has_condition(job, "Complete") or has_condition(job, "Failed")
+            return False
+
+        jobs = [self.job(item) for item in items]
+        wait_until(
+            lambda: all(map(over, jobs)), seconds=within_seconds, what=lambda: "their Jobs go on"
+        )
 
     def wait_for_watches(self) -> None:
         """Jobs and pods are watched."""

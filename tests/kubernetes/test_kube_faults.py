@@ -257,11 +257,12 @@ def test_an_api_server_and_an_etcd_that_are_killed_lose_no_run(
     field.wait_until_running(*ending, *going)
     cluster_alone.restart("apiserver", "KILL")
     cluster_alone.restart("etcd", "KILL")
+    field.wait_until_told_over(*ending)
     for code, item in enumerate(ending, start=3):
-        assert f"code {code}" in field.end_of(item, within_seconds=60)["message"]
+        assert f"code {code}" in field.end_of(item)["message"]
     assert {field.item(item)["state"] for item in going} == {"CLAIMED"}
     for item in going:
         field.end_pod(item, exit_code=9)
-        assert "code 9" in field.end_of(item, within_seconds=60)["message"]
+        assert "code 9" in field.end_of(item)["message"]
     field.assert_settled(agent)
     field.assert_made_once([*ending, *going])
