@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from programs import ControlPlane, Program, Shell
+from programs import ControlPlane, Program, Shell, pause_seconds
 
 ITEM = """query Item($entity: String!, $queue: String!, $item: ID!) {
   project(name: "model-registry", entityName: $entity) { runQueue(name: $queue) {
@@ -84,10 +84,11 @@ class Fleet:
     def wait_for_item(
         self, queue: str, item: str, states: set[str], *, within_seconds: float = 90
     ) -> dict[str, Any]:
-        end = time.monotonic() + within_seconds
+        begin = time.monotonic()
         while (found := self.item(queue, item))["state"] not in states:
-            assert time.monotonic() < end, f"not {states} within {within_seconds} s: {found}"
-            time.sleep(0.1)
+            waited = time.monotonic() - begin
+            assert waited < within_seconds, f"not {states} within {within_seconds} s: {found}"
+            time.sleep(pause_seconds(waited))
         return found
 
     def run(self, run: str, project: str = PROJECT) -> dict[str, Any] | None:
@@ -134,10 +135,11 @@ class RunningAgent:
         return json.loads(self.get("/status")[1])
 
     def wait_for_status(self, name: str, value: object, *, within_seconds: float = 60) -> None:
-        end = time.monotonic() + within_seconds
+        begin = time.monotonic()
         while (status := self.status())[name] != value:
-            assert time.monotonic() < end, f"{name} never {value}: {status}"
-            time.sleep(0.05)
+            waited = time.monotonic() - begin
+            assert waited < within_seconds, f"{name} never {value}: {status}"
+            time.sleep(pause_seconds(waited))
 
 
 class StatusReader:

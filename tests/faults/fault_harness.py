@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from agent_harness import ENDED, Fleet, RunningAgent
 from engine_events import EngineEvents
-from programs import Program
+from programs import Program, pause_seconds
 from proxy import Proxy
 
 ITEM_LABEL = "launch-async.item"
@@ -308,10 +308,11 @@ class Life:
 
 def wait_until(done: Callable[[], object], *, within_seconds: float = 30) -> None:
     """What other programs do can only be looked at."""
-    end = time.monotonic() + within_seconds
+    begin = time.monotonic()
     while not done():
-        assert time.monotonic() < end, "not in time"
-        time.sleep(0.05)
+        waited = time.monotonic() - begin
+        assert waited < within_seconds, "not in time"
+        time.sleep(pause_seconds(waited))
 
 
 def run(*command: str) -> str:

@@ -283,12 +283,13 @@ def wait_until(
     seconds: float = PATIENCE_SECONDS,
     what: Callable[[], str] = lambda: "it never came",
 ) -> T:
-    """Return what `check` says once that is true; ask ten times a second."""
-    deadline = time.monotonic() + seconds
+    """Return what `check` says once that is true; ask the less often the longer it takes."""
+    begin = time.monotonic()
     while not (found := check()):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - begin
+        if waited > seconds:
             raise AssertionError(f"after {seconds:g} s: {what()}")
-        time.sleep(0.1)
+        time.sleep(min(0.05 + waited / 20, 0.3))
     return found
 
 
