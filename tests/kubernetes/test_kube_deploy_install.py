@@ -26,6 +26,8 @@ RELEASE = "launch-agent"
 OWN_CA = "own-ca"
 DISTRUSTFUL = "/tmp/other.log"  # noqa: S108 - of its pod
 MONITORS = Path(__file__).with_name("pod_monitor.yaml")
+LOOPBACK = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
+"""127.0.0.1, the same as an address of IPv6, and ::1, as /proc/net writes them."""
 LISTENING = "0A"
 """Its state in /proc/net/tcp."""
 CA_OF_RUNS = "/etc/own-ca/ca.crt"
@@ -80,9 +82,13 @@ class Installed:
         return self.cluster.kubectl("exec", pod, "--", "sh", "-ec", script, namespace=self.own)
 
     def connections(self, pod: str) -> tuple[set[int], set[int]]:
-        """Ports on which others are connected to it, and those that it is connected to."""
+        """Ports on which others are connected to it, and those that it is connected to.
+
+        Not what goes on within the pod, which no policy sees.
+        """
         lines = self.shell(pod, "cat /proc/net/tcp /proc/net/tcp6").splitlines()
         rows = [line.split() for line in lines if ":" in line.split()[0]]
+        rows = [row for row in rows if row[2].partition(":")[0] not in LOOPBACK]
         ports = [[int(end.rpartition(":")[2], 16) for end in row[1:3]] for row in rows]
         listens = {own for (own, _), row in zip(ports, rows, strict=True) if row[3] == LISTENING}
         came = {own for own, other in ports if other and own in listens}
