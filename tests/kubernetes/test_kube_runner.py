@@ -171,6 +171,24 @@ async def test_a_launch_that_broke_off_before_its_secrets_is_found_and_completed
         assert (await end_of(later, handle)).clean
 
 
+async def test_each_life_asks_once_whether_what_waits_is_whole_and_not_of_what_it_made(
+    backend: KubernetesBackend,
+) -> None:
+    order = job(backend, Play(), suspend=True)
+    async with backend.life() as runner:
+        handle = await runner.launch(order)
+        for _ in range(3):
+            [found] = await runner.find(backend.identity)
+            assert found.trace is Trace.ALIVE
+    assert backend.proxy.count("patch", "/secrets/") == 0
+    async with backend.life() as later:
+        for _ in range(3):
+            [found] = await later.find(backend.identity)
+            assert found.trace is Trace.ALIVE
+        assert backend.proxy.count("patch", "/secrets/") == 1
+        await later.cancel(handle, within_seconds=1)
+
+
 async def test_a_kind_that_the_cluster_does_not_have_holds_up_no_search(
     backend: KubernetesBackend,
 ) -> None:

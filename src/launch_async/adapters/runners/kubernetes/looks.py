@@ -109,7 +109,7 @@ async def _get(station: Station, facts: Facts) -> Launched | None:
 
 
 async def trace_of(station: Station, name: str, uid: str) -> Trace:
-    """How far an object came that an earlier life has made.
+    """How far an object came. The API server is asked once at most of each that is whole.
 
     Raises:
         Unavailable: the API server does not answer, or does not let us.
@@ -121,10 +121,10 @@ async def trace_of(station: Station, name: str, uid: str) -> Trace:
     status = judge(seen.launched, station.pods.of(item), now=now())
     if status.end is not None:
         return Trace.ENDED
-    if status.state is RunState.STARTING and not await is_whole(
-        station.cluster, station.spot.namespace, name
-    ):
-        return Trace.PREPARED
+    if status.state is RunState.STARTING and uid not in station.whole:
+        if not await is_whole(station.cluster, station.spot.namespace, name):
+            return Trace.PREPARED
+        station.whole.add(uid)
     return Trace.ALIVE
 
 

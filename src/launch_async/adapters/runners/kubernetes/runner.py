@@ -120,6 +120,7 @@ class KubernetesRunner:
         station.born(made.launched)
         await self._finish(plan, order, made, station)
         uid = made.launched.metadata.uid
+        station.whole.add(uid)
         warnings = [*manifest.warnings]
         if made.warnings:
             warnings.append(f"The cluster warns: {'; '.join(made.warnings)}")

@@ -155,6 +155,8 @@ class Station:
         self._last: dict[str, Seen] = {}
         self._by_run: dict[str, set[str]] = {}
         self._let_go: set[str] = set()
+        self.whole: set[str] = set()
+        """Objects (by uid) that have all that their pods wait for, as this life knows."""
         self.informer: Informer[Launched] = Informer(
             cluster.api,
             spot.kind,
@@ -217,6 +219,7 @@ class Station:
             self._let_go.add(uid)
         self._born.pop(uid, None)
         self._last.pop(uid, None)
+        self.whole.discard(uid)
         self.pods.forget(item)
 
     def _changed(self, launched: Launched, gone: bool) -> None:
@@ -225,6 +228,7 @@ class Station:
         self._born.pop(uid, None)
         if gone:
             self._let_go.discard(uid)
+            self.whole.discard(uid)
             self._by_run.get(run, set()).discard(uid)
             if not self._by_run.get(run):
                 self._by_run.pop(run, None)
