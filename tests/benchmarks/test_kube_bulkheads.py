@@ -14,7 +14,8 @@ RUN_SECONDS = 240
 def test_a_sick_cluster_loses_nothing_of_its_own_nor_of_others(
     miss: Callable[[str], NoReturn],
 ) -> None:
-    words = ["--rounds", "1", "--seconds", "2", "--sick", "12", "--calls", "20", "--kinds", "hangs"]
+    words = ["--rounds", "1", "--seconds", "1", "--sick", "12", "--calls", "30"]
+    words += ["--kinds", "answers 503"]
     done = run_benchmark("kube_bulkheads.py", *words, seconds=RUN_SECONDS)
     if done.returncode == NO_CLUSTER:
         miss(done.stdout.strip())

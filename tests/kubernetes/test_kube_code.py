@@ -16,6 +16,7 @@ import yaml
 from anyio.from_thread import start_blocking_portal
 from cluster_tools import Cluster, NewNamespace, wait_until
 from kube_fleet import KubeFleet, job_args, kube_fleet
+from relay import relay
 
 from git_servers import (
     SSHD,
@@ -88,34 +89,14 @@ def said_of(fleet: KubeFleet, namespace: str) -> str:
 
 @asynccontextmanager
 async def _forwarding(host: str, url: str) -> AsyncGenerator[str, None]:
-    port = urlsplit(url).port or 0
-
-    async def serve(client: anyio.abc.SocketStream) -> None:
-        async with (
-            client,
-            await anyio.connect_tcp("127.0.0.1", port) as server,
-            anyio.create_task_group() as tasks,
-        ):
-            tasks.start_soon(_pump, client, server)
-            await _pump(server, client)
-            tasks.cancel_scope.cancel()
-
     async with (
         await anyio.create_tcp_listener(local_host=host) as listener,
         anyio.create_task_group() as tasks,
     ):
-        tasks.start_soon(listener.serve, serve)
+        tasks.start_soon(listener.serve, lambda client: relay(client, url))
         own = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - no database's
         yield f"http://{host}:{own}"
         tasks.cancel_scope.cancel()
-
-
-async def _pump(source: anyio.abc.SocketStream, sink: anyio.abc.SocketStream) -> None:
-    try:
-        async for piece in source:
-            await sink.send(piece)
-    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-        pass
 
 
 @contextmanager

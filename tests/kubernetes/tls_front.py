@@ -10,7 +10,7 @@ import anyio
 import anyio.abc
 from anyio.from_thread import start_blocking_portal
 from anyio.streams.tls import TLSListener
-from yarl import URL
+from relay import relay
 
 
 class TlsFront:
@@ -22,24 +22,7 @@ class TlsFront:
         self.serves = ""
 
     async def pass_on(self, client: anyio.abc.AnyByteStream) -> None:
-        to = URL(self.serves)
-        try:
-            server = await anyio.connect_tcp(to.host or "", to.port or 0)
-        except OSError:  # it has ended
-            await client.aclose()
-            return
-        async with client, server, anyio.create_task_group() as tasks:
-            tasks.start_soon(_pump, client, server)
-            await _pump(server, client)
-            tasks.cancel_scope.cancel()
-
-
-async def _pump(source: anyio.abc.AnyByteStream, sink: anyio.abc.AnyByteStream) -> None:
-    try:
-        async for piece in source:
-            await sink.send(piece)
-    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-        pass
+        await relay(client, self.serves)
 
 
 @contextmanager
